@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+
+namespace triptych {
+
+/// What a finished file is recognised by.
+struct FileDigest {
+  int64_t bytes = 0;
+  uint64_t xxh3 = 0;
+};
+
+/// A file that appears complete or not at all: written under a temporary name beside it
+/// (`.NAME.tmp-PID`), hashed on the way, flushed to disk, renamed. Used by one thread.
+class OutputFile {
+ public:
+  /// @param expected_bytes reserved at once where the file system can, so that a full disk is
+  ///   noticed before anything is written; 0 = unknown.
+  /// @throws Error naming the path, the bytes needed and the bytes free.
+  explicit OutputFile(std::filesystem::path path, int64_t expected_bytes = 0);
+  /// Removes the temporary file unless `finish` succeeded.
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+
+  /// Flushes, renames, flushes the folder.
+  FileDigest finish();
+
+ private:
+  std::filesystem::path path_, temporary_;
+  int fd_ = -1;
+  int64_t written_ = 0, flushed_ = 0;
+  struct Hash;
+  std::unique_ptr<Hash> hash_;
+};
+
+/// Size and checksum of a file that is there.
+FileDigest digest_of_file(const std::filesystem::path& path);
+
+}  // namespace triptych
