@@ -11,7 +11,8 @@
 namespace triptych {
 
 /// A failure that the user can act on. The message reads "place: what was seen; what is allowed;
-/// the likely way out", in lower case and without a final full stop. Ends the program with status 1.
+/// the likely way out", in lower case and without a final full stop. Ends the program with
+/// status 1.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
