@@ -8,7 +8,8 @@ namespace triptych {
 
 namespace {
 auto find(auto& entries, std::string_view field) {
-  return std::find_if(entries.begin(), entries.end(), [&](const auto& e) { return e.first == field; });
+  return std::find_if(entries.begin(), entries.end(),
+                      [&](const auto& e) { return e.first == field; });
 }
 }  // namespace
 
@@ -20,7 +21,8 @@ const at::Tensor& Flow::get(std::string_view field) const {
 
 const at::Tensor& Flow::at(std::string_view field) const {
   const auto& value = get(field);
-  require(value.defined(), "flow: the field '", field, "' is missing; an earlier layer should have set it");
+  require(value.defined(), "flow: the field '", field,
+          "' is missing; an earlier layer should have set it");
   return value;
 }
 

@@ -38,19 +38,20 @@ class Flow {
   std::vector<Entry> entries_;  // few fields: a scan beats a map
 };
 
-/// What a layer costs for a flow of given sizes; the planner and the automatic pipeline cut add it up.
+/// What a layer costs for a flow of given sizes; the planner and the automatic pipeline cut add it
+/// up.
 struct Cost {
-  double forward_flop = 0;       ///< multiply and add counted as two
-  double activation_bytes = 0;   ///< kept for backward
+  double forward_flop = 0;      ///< multiply and add counted as two
+  double activation_bytes = 0;  ///< kept for backward
 };
 
 /// Sizes that costs depend on, of one micro-batch.
 struct FlowSize {
-  int64_t tokens = 0;        ///< text sequence, all samples
+  int64_t tokens = 0;  ///< text sequence, all samples
   int64_t label_tokens = 0;
-  int64_t patches = 0;       ///< vision sequence
-  double mean_square_length = 0;        ///< sum of squared sample lengths / tokens
-  double mean_square_frame_patches = 0; ///< sum of squared frame sizes / patches
+  int64_t patches = 0;                   ///< vision sequence
+  double mean_square_length = 0;         ///< sum of squared sample lengths / tokens
+  double mean_square_frame_patches = 0;  ///< sum of squared frame sizes / patches
 };
 
 /// One layer of a model: a function from flow to flow with its parameters and its cost.

@@ -8,10 +8,9 @@
 #include <string>
 #include <vector>
 
-namespace triptych {
+#include "parallel/axis.h"
 
-/// Axes of the device mesh (docs/spec/parallelism.md, section 1).
-enum class Axis { kTensor, kContext, kData, kPipeline };
+namespace triptych {
 
 /// How a parameter lies over the mesh. Loading, saving, resharding, the gradient norm, weight decay
 /// and the sharded optimizer read this and nothing else.
@@ -35,9 +34,10 @@ struct Parameter {
   std::string part;                 ///< "vision", "projector" or "text": what `model.freeze` names
   std::vector<int64_t> full_shape;  ///< of the whole tensor, before any split
   Placement placement;
-  at::Tensor value;                 ///< what this rank holds
+  at::Tensor value;  ///< what this rank holds
   bool trained = true;
-  /// Standard deviation of the reference's random initialisation; constant for `weights = "random"`.
+  /// Standard deviation of the reference's random initialisation; constant for `weights =
+  /// "random"`.
   struct Init {
     enum class Kind { kNormal, kZero, kOne, kUniform } kind = Kind::kNormal;
     double scale = 0.02;  ///< standard deviation, or half the width of the uniform distribution

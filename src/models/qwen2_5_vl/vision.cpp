@@ -1,0 +1,188 @@
+// Vision tower of Qwen2.5-VL: windowed and full attention over patches of native resolution.
+// Source: transformers, modeling_qwen2_5_vl.py; report arXiv:2502.13923.
+//
+// P patches of all pictures, in window order inside the tower   C cells of M = 4 patches
+// F values of a patch   E hidden size   H heads   K head dim   I MLP size   D text hidden size
+
+#include "models/qwen2_5_vl/vision.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/linear.h>
+
+#include "kernels/rms_norm.h"
+#include "kernels/rotary.h"
+#include "kernels/swiglu.h"
+#include "kernels/varlen_attention.h"
+#include "models/qwen2_5_vl/fields.h"
+#include "nn/linear.h"
+#include "nn/rms_norm.h"
+
+namespace triptych::qwen2_5_vl {
+
+namespace {
+
+/// Moves the M patches of each cell together: row c of the result is cell index[c].
+at::Tensor permute_cells(const at::Tensor& x_PE, const at::Tensor& index_C, int64_t M) {
+  const int64_t P = x_PE.size(0), E = x_PE.size(1);
+  return x_PE.reshape({P / M, M * E}).index_select(0, index_C).reshape({P, E});
+}
+
+class PatchEmbed : public Layer {
+ public:
+  PatchEmbed(ParameterBuilder& builder, const Options& options)
+      : Layer("visual.patch_embed", "vision"), options_(options.vision) {
+    const auto& v = options_;
+    weight_ = builder.make(
+        "visual.patch_embed.proj.weight", "vision",
+        {v.hidden_size, v.in_channels, v.temporal_patch_size, v.patch_size, v.patch_size},
+        {Parameter::Init::Kind::kNormal, options.text.initializer_range});
+    parameters_ = {weight_};
+  }
+
+  void forward(Flow& flow) const override {
+    const auto& pixels_PF = flow.get(field::kPixels);
+    if (!pixels_PF.defined()) return;
+    // Stride equals kernel size, so the convolution is one matrix product.
+    const auto& weight = weight_->value;
+    const auto x_PE = at::linear(pixels_PF.to(weight.scalar_type()), weight.flatten(1));
+    flow.set(field::kVisionHidden,
+             permute_cells(x_PE, flow.at(field::kWindowIndex), options_.cell_patches()));
+    flow.erase(field::kPixels);
+  }
+
+  Cost cost(const FlowSize& size) const override {
+    const auto& v = options_;
+    return {.forward_flop = 2.0 * size.patches * v.patch_dim() * v.hidden_size,
+            .activation_bytes = 2.0 * size.patches * v.patch_dim()};
+  }
+
+ private:
+  VisionOptions options_;
+  ParameterPtr weight_;
+};
+
+class VisionBlock : public Layer {
+ public:
+  VisionBlock(ParameterBuilder& builder, const Options& options, int64_t number)
+      : VisionBlock(builder, options, number, "visual.blocks." + std::to_string(number)) {}
+
+  void forward(Flow& flow) const override {
+    const auto& x_PE = flow.get(field::kVisionHidden);
+    if (!x_PE.defined()) return;
+    const auto& keys_P = flow.get(field::kVisionDropoutKeys);
+    const auto [h_PE, y_PE] =
+        norm2_.forward_sum(x_PE, attention(norm1_.forward(x_PE), flow, keys_P));
+    const auto act_PI = swiglu(gate_proj_.forward(y_PE, keys_P), up_proj_.forward(y_PE, keys_P));
+    flow.set(field::kVisionHidden, h_PE + down_proj_.forward(act_PI, keys_P));
+  }
+
+  Cost cost(const FlowSize& size) const override {
+    const double E = options_.hidden_size, I = options_.intermediate_size, P = size.patches;
+    const double seen = full_ ? size.mean_square_frame_patches
+                              : static_cast<double>(options_.window_size * options_.window_size) /
+                                    static_cast<double>(options_.patch_size * options_.patch_size);
+    return {.forward_flop = P * (2 * (4 * E * E + 3 * E * I) + 4 * seen * E),
+            .activation_bytes = P * (14 * E + 8 * I + 4 * E)};
+  }
+
+ private:
+  VisionBlock(ParameterBuilder& builder, const Options& options, int64_t number,
+              const std::string& path)
+      : Layer(path, "vision"),
+        options_(options.vision),
+        full_(options.vision.full_attention(number)),
+        norm1_(builder, path + ".norm1", "vision", options.vision.hidden_size,
+               options.vision.rms_norm_eps),
+        norm2_(builder, path + ".norm2", "vision", options.vision.hidden_size,
+               options.vision.rms_norm_eps),
+        qkv_(builder, path + ".attn.qkv", "vision", options.vision.hidden_size,
+             3 * options.vision.hidden_size, true, LinearSplit::kColumn,
+             options.text.initializer_range),
+        proj_(builder, path + ".attn.proj", "vision", options.vision.hidden_size,
+              options.vision.hidden_size, true, LinearSplit::kRow, options.text.initializer_range),
+        gate_proj_(builder, path + ".mlp.gate_proj", "vision", options.vision.hidden_size,
+                   options.vision.intermediate_size, true, LinearSplit::kColumn,
+                   options.text.initializer_range),
+        up_proj_(builder, path + ".mlp.up_proj", "vision", options.vision.hidden_size,
+                 options.vision.intermediate_size, true, LinearSplit::kColumn,
+                 options.text.initializer_range),
+        down_proj_(builder, path + ".mlp.down_proj", "vision", options.vision.intermediate_size,
+                   options.vision.hidden_size, true, LinearSplit::kRow,
+                   options.text.initializer_range) {
+    parameters_ = {norm1_.weight, norm2_.weight};
+    for (const Linear* linear : {&qkv_, &proj_, &gate_proj_, &up_proj_, &down_proj_}) {
+      parameters_.push_back(linear->weight);
+      parameters_.push_back(linear->bias);
+    }
+  }
+
+  at::Tensor attention(const at::Tensor& y_PE, const Flow& flow, const at::Tensor& keys_P) const {
+    // One product gives all q, then all k, then all v.
+    const auto qkv_P3HK =
+        qkv_.forward(y_PE, keys_P).unflatten(-1, {3, options_.num_heads, options_.head_dim()});
+    const auto [q_PHK, k_PHK, v_PHK] =
+        split_rotary(qkv_P3HK, flow.at(field::kVisionCos), flow.at(field::kVisionSin));
+    const auto& bounds = flow.at(full_ ? field::kFrameBounds : field::kWindowBounds);
+    const auto a_PHK = varlen_attention(q_PHK, k_PHK, v_PHK, bounds, {.causal = false});
+    return proj_.forward(a_PHK.flatten(-2), keys_P);
+  }
+
+  VisionOptions options_;
+  bool full_;
+  RmsNorm norm1_, norm2_;
+  Linear qkv_, proj_, gate_proj_, up_proj_, down_proj_;
+};
+
+class PatchMerger : public Layer {
+ public:
+  PatchMerger(ParameterBuilder& builder, const Options& options)
+      : Layer("visual.merger", "projector"),
+        hidden_(options.vision.hidden_size),
+        merged_(options.vision.hidden_size * options.vision.cell_patches()),
+        out_(options.vision.out_hidden_size),
+        ln_q_(builder, "visual.merger.ln_q", "projector", hidden_, options.vision.rms_norm_eps),
+        mlp0_(builder, "visual.merger.mlp.0", "projector", merged_, merged_, true,
+              LinearSplit::kColumn, options.text.initializer_range),
+        mlp2_(builder, "visual.merger.mlp.2", "projector", merged_, out_, true, LinearSplit::kRow,
+              options.text.initializer_range) {
+    parameters_ = {ln_q_.weight, mlp0_.weight, mlp0_.bias, mlp2_.weight, mlp2_.bias};
+  }
+
+  void forward(Flow& flow) const override {
+    const auto& x_PE = flow.get(field::kVisionHidden);
+    if (!x_PE.defined()) return;
+    const auto x_CM = ln_q_.forward(x_PE).reshape({-1, merged_});
+    const auto& patch_keys_P = flow.get(field::kVisionDropoutKeys);
+    const auto keys_C = patch_keys_P.defined()
+                            ? patch_keys_P.reshape({-1, merged_ / hidden_}).select(1, 0)
+                            : at::Tensor();
+    const auto y_CD = mlp2_.forward(at::gelu(mlp0_.forward(x_CM, keys_C)), keys_C);
+    flow.set(field::kFeatures, y_CD.index_select(0, flow.at(field::kReverseIndex)));
+    for (const char* done : {field::kVisionHidden, field::kVisionCos, field::kVisionSin})
+      flow.erase(done);
+  }
+
+  Cost cost(const FlowSize& size) const override {
+    const double cells = static_cast<double>(size.patches * hidden_) / static_cast<double>(merged_);
+    return {.forward_flop = 2.0 * cells * merged_ * (merged_ + out_),
+            .activation_bytes = 2.0 * cells * (4.0 * merged_ + out_)};
+  }
+
+ private:
+  int64_t hidden_, merged_, out_;
+  RmsNorm ln_q_;
+  Linear mlp0_, mlp2_;
+};
+
+}  // namespace
+
+void append_vision_layers(LayerList& layers, ParameterBuilder& builder, const Options& options) {
+  layers.push_back(std::make_unique<PatchEmbed>(builder, options));
+  for (int64_t number = 0; number < options.vision.depth; ++number) {
+    layers.push_back(std::make_unique<VisionBlock>(builder, options, number));
+  }
+  layers.push_back(std::make_unique<PatchMerger>(builder, options));
+}
+
+}  // namespace triptych::qwen2_5_vl

@@ -1,0 +1,40 @@
+#include "nn/dropout.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+
+#include "base/error.h"
+#include "base/random.h"
+
+namespace triptych {
+
+at::Tensor token_dropout(const at::Tensor& x_TD, const at::Tensor& keys_T, uint64_t site,
+                         double probability) {
+  require(probability >= 0 && probability < 1, "dropout: probability ", probability,
+          " must be in [0, 1)");
+  require(x_TD.dim() == 2 && keys_T.dim() == 1 && keys_T.size(0) == x_TD.size(0),
+          "dropout: ", keys_T.size(0), " keys for values of ", x_TD.sizes());
+  if (probability == 0) return x_TD;
+
+  const int64_t T = x_TD.size(0), D = x_TD.size(1);
+  const auto keys = keys_T.cpu().contiguous();
+  auto mask_TD = at::empty({T, D}, at::kFloat);
+  const auto* key = keys.const_data_ptr<int64_t>();
+  auto* mask = mask_TD.mutable_data_ptr<float>();
+  const auto kept = static_cast<float>(1 / (1 - probability));
+  at::parallel_for(0, T, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const RandomKey random{static_cast<uint64_t>(key[t]), RandomStream::kLoraDropout};
+      for (int64_t d = 0; d < D; d += 4) {
+        const auto bits = philox(random, static_cast<uint64_t>(d / 4), site);
+        for (int64_t i = 0; i < 4 && d + i < D; ++i) {
+          mask[t * D + d + i] = uniform_from_bits(bits[i]) < probability ? 0.0F : kept;
+        }
+      }
+    }
+  });
+  return x_TD * mask_TD.to(x_TD.options());
+}
+
+}  // namespace triptych

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace triptych {
+
+/// Dropout whose mask is a function of (token key, site, column): the same whatever rank,
+/// micro-batch or recomputation a token is in. Kept values are scaled by 1 / (1 - probability).
+///
+/// @param x_TD    floating point, [T, D].
+/// @param keys_T  int64; the caller derives one from (seed, step, sample, position of the token).
+/// @param site    which dropout of the model this is.
+/// @throws Error  unless 0 <= probability < 1.
+at::Tensor token_dropout(const at::Tensor& x_TD, const at::Tensor& keys_T, uint64_t site,
+                         double probability);
+
+}  // namespace triptych

@@ -1,0 +1,96 @@
+#include "nn/model.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/random.h"
+
+namespace triptych {
+
+Parameter& Model::parameter(std::string_view name) const {
+  const auto it = std::find_if(parameters.begin(), parameters.end(),
+                               [&](const auto& p) { return p->name == name; });
+  require(it != parameters.end(), "the model has no parameter '", name, "'");
+  return **it;
+}
+
+void add_lora(Model& model, Linear& linear, const LoraSettings& settings) {
+  const auto make = [&](const char* which, std::vector<int64_t> shape, Parameter::Init init) {
+    auto parameter = std::make_shared<Parameter>();
+    parameter->name = linear.path() + which;
+    parameter->part = linear.part();
+    parameter->full_shape = std::move(shape);
+    parameter->init = init;
+    parameter->value =
+        at::empty(parameter->full_shape, at::TensorOptions().dtype(at::kFloat).device(at::kMeta));
+    return parameter;
+  };
+  require(!linear.lora, "'", linear.path(), "' has an adapter already");
+  const double bound = 1 / std::sqrt(static_cast<double>(linear.in()));
+  Lora lora{.a_RI = make(".lora_A.weight", {settings.rank, linear.in()},
+                         {Parameter::Init::Kind::kUniform, bound}),
+            .b_OR = make(".lora_B.weight", {linear.out(), settings.rank},
+                         {Parameter::Init::Kind::kZero, 0}),
+            .scale = settings.scale,
+            .dropout = settings.dropout};
+  lora.site = xxh3_64(linear.path());
+  const auto own = std::find(model.parameters.begin(), model.parameters.end(),
+                             linear.bias ? linear.bias : linear.weight);
+  require(own != model.parameters.end(), "'", linear.path(), "' is not a layer of this model");
+  model.parameters.insert(own + 1, {lora.a_RI, lora.b_OR});
+  linear.lora = std::move(lora);
+}
+
+namespace {
+
+/// Draws elements of the parameter's random sequence and scales them.
+void fill_random(at::Tensor& values, const Parameter& parameter, uint64_t seed) {
+  const RandomKey key{seed, RandomStream::kInit};
+  const uint64_t name = xxh3_64(parameter.name);
+  const bool normally = parameter.init.kind == Parameter::Init::Kind::kNormal;
+  const auto scale = static_cast<float>(parameter.init.scale);
+  auto* out = values.mutable_data_ptr<float>();
+  at::parallel_for(0, values.numel(), 1 << 15, [&](int64_t begin, int64_t end) {
+    const std::span<float> part(out + begin, end - begin);
+    if (normally) {
+      fill_normal(part, key, begin, name);
+      for (auto& value : part) value *= scale;
+    } else {
+      fill_uniform(part, key, begin, name);
+      for (auto& value : part) value = scale * (2 * value - 1);
+    }
+  });
+}
+
+}  // namespace
+
+void initialise(const ParameterList& parameters, uint64_t seed, at::Device device) {
+  for (const auto& parameter : parameters) {
+    if (!parameter->value.is_meta()) continue;
+    const auto dtype = parameter->value.scalar_type();
+    at::Tensor values;
+    switch (parameter->init.kind) {
+      case Parameter::Init::Kind::kZero:
+        values = at::zeros(parameter->value.sizes(), dtype);
+        break;
+      case Parameter::Init::Kind::kOne:
+        values = at::zeros(parameter->value.sizes(), dtype).fill_(1);
+        break;
+      case Parameter::Init::Kind::kNormal:
+      case Parameter::Init::Kind::kUniform:
+        values = at::empty(parameter->value.sizes(), at::kFloat);
+        fill_random(values, *parameter, seed);
+        break;
+    }
+    parameter->value = values.to(at::TensorOptions().dtype(dtype).device(device))
+                           .set_requires_grad(parameter->trained);
+  }
+}
+
+}  // namespace triptych

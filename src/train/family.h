@@ -1,0 +1,84 @@
+#pragma once
+
+// What the trainer, evaluation and generation need from a model family, and nothing more. One small
+// adapter per family implements it; the family's own folder knows no trainer.
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "data/sample.h"
+#include "nn/model.h"
+
+namespace triptych {
+
+/// How a micro-batch becomes a flow.
+struct FlowRequest {
+  at::Device device = at::kCPU;
+  at::ScalarType dtype = at::kFloat;
+  bool with_labels = true;
+  bool all_logits = false;
+  bool last_logits = false;
+  bool dropout = false;  ///< adapter dropout, keyed by seed and step
+  uint64_t seed = 0, step = 0;
+};
+
+/// Key/value caches and positions of one generation request.
+struct DecodeState {
+  at::Tensor keys, values;  ///< [layers, capacity, key/value heads, head dim]
+  int64_t length = 0;       ///< tokens held
+  int64_t delta = 0;        ///< position of a token = its index + delta
+};
+
+class Family {
+ public:
+  virtual ~Family() = default;
+
+  virtual std::string name() const = 0;
+  virtual Model build(at::ScalarType dtype) const = 0;
+
+  /// @param weights  loss weight of each sample's label tokens, in the order of rows and samples.
+  virtual Flow make_flow(const MicroBatch& batch, std::span<const double> weights,
+                         const FlowRequest& request) const = 0;
+
+  /// Names of flow fields that the trainer reads.
+  virtual std::string_view loss_field() const = 0;
+  virtual std::string_view token_losses_field() const = 0;
+  virtual std::string_view logits_field() const = 0;
+
+  /// True for layers that `recompute.policy = "full"` is about: the repeated blocks.
+  virtual bool is_block(const Layer& layer) const = 0;
+
+  /// Hub key of a stored tensor name, and the module path that adapters use.
+  virtual std::string canonical_name(std::string_view stored) const = 0;
+  virtual std::string module_path(std::string_view canonical) const = 0;
+
+  /// config.json as it should stand beside saved weights, when there is no folder to copy it from.
+  virtual Json config() const = 0;
+
+  /// Sizes for `mfu`: model flop of one forward pass, by layer costs.
+  virtual FlowSize flow_size(const MicroBatch& batch) const = 0;
+
+  // generation
+  virtual DecodeState start_decoding(int64_t capacity, const FlowRequest& request) const = 0;
+  /// Flow of the prompt; fills `state.delta`.
+  virtual Flow prefill_flow(const Sample& prompt, DecodeState& state,
+                            const FlowRequest& request) const = 0;
+  /// Flow of one new token.
+  virtual Flow decode_flow(int32_t token, const DecodeState& state,
+                           const FlowRequest& request) const = 0;
+  virtual std::vector<int32_t> stop_tokens() const = 0;
+};
+
+/// The family of a model folder (by config.json) or of a preset name.
+/// @param video_position_rule  Qwen2.5-VL: "max_hw" or "max_all".
+std::unique_ptr<Family> make_family(const Json& config, std::string_view origin,
+                                    std::string_view video_position_rule);
+std::unique_ptr<Family> make_preset_family(std::string_view preset,
+                                           std::string_view video_position_rule);
+
+}  // namespace triptych
