@@ -17,6 +17,7 @@ struct Part {
   std::string text;  ///< kText: UTF-8, untrimmed
   std::string
       media;  ///< kImage, kVideo: path as in the record (or a data: URI); opaque to templates
+  std::vector<std::string> frames = {};  ///< kVideo given as pictures: their paths; media is empty
 
   bool operator==(const Part&) const = default;
 };
