@@ -1,6 +1,5 @@
 #include "base/json.h"
 
-#include <cmath>
 #include <iterator>
 #include <string>
 #include <unordered_set>
@@ -55,10 +54,7 @@ class Builder : public Json::json_sax_t {
   bool boolean(bool value) override { return put(value); }
   bool number_integer(number_integer_t value) override { return put(value); }
   bool number_unsigned(number_unsigned_t value) override { return put(value); }
-  bool number_float(number_float_t value, const string_t& digits) override {
-    if (!std::isfinite(value)) fail_here("number ", digits, " is out of range");
-    return put(value);
-  }
+  bool number_float(number_float_t value, const string_t&) override { return put(value); }
   bool string(string_t& value) override { return put(std::move(value)); }
   bool binary(binary_t&) override { return false; }  // not in JSON text
 
@@ -74,13 +70,15 @@ class Builder : public Json::json_sax_t {
   bool start_array(std::size_t) override { return open(Json::array()); }
   bool end_array() override { return close(); }
 
-  bool parse_error(std::size_t position, const std::string& token,
+  bool parse_error(std::size_t position, const std::string& /*token*/,
                    const nlohmann::detail::exception& error) override {
     // The library's text: "[json.exception.parse_error.101] parse error at line 1, column 2: ...".
     std::string_view words = error.what();
-    const size_t colon = words.find(": ");
-    if (colon != std::string_view::npos) words.remove_prefix(colon + 2);
-    static_cast<void>(token);
+    for (const std::string_view end : {"] ", ": "}) {
+      const bool is_prefix = words.starts_with('[') || words.starts_with("parse error at");
+      const size_t found = words.find(end);
+      if (is_prefix && found != std::string_view::npos) words.remove_prefix(found + end.size());
+    }
     fail_at(position > 0 ? position - 1 : 0, "is not JSON: ", words);
   }
 
