@@ -1,0 +1,355 @@
+#include "parallel/launcher.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "parallel/launch_environment.h"
+
+extern char** environ;  // NOLINT: POSIX's own declaration
+
+namespace triptych {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr int kExitFailed = 1, kExitUsage = 2, kExitStopped = 75;
+
+std::string last_error() { return std::strerror(errno); }
+
+/// A file descriptor that closes itself.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd = -1) : fd_(fd) {}
+  ~Descriptor() { reset(); }
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  int get() const { return fd_; }
+  void reset() {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+  }
+
+ private:
+  int fd_;
+};
+
+// The handler only writes the signal's number into a pipe that the loop polls.
+int signal_pipe_write = -1;
+void on_signal(int signal) {
+  const int saved = errno;
+  const auto byte = static_cast<unsigned char>(signal);
+  [[maybe_unused]] const auto written = ::write(signal_pipe_write, &byte, 1);
+  errno = saved;
+}
+
+/// Routes the signals of a launcher into a pipe while it lives.
+class SignalPipe {
+ public:
+  static constexpr std::array kSignals = {SIGCHLD, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+
+  SignalPipe() {
+    int ends[2];
+    require(::pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0, "launcher: no pipe: ", last_error());
+    read_ = Descriptor(ends[0]);
+    write_ = Descriptor(ends[1]);
+    signal_pipe_write = ends[1];
+    for (size_t i = 0; i < kSignals.size(); ++i) {
+      struct sigaction action{};
+      action.sa_handler = on_signal;
+      action.sa_flags = SA_RESTART;
+      ::sigaction(kSignals[i], &action, &before_[i]);
+    }
+  }
+  ~SignalPipe() {
+    for (size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &before_[i], nullptr);
+    signal_pipe_write = -1;
+  }
+  SignalPipe(const SignalPipe&) = delete;
+  SignalPipe& operator=(const SignalPipe&) = delete;
+
+  int fd() const { return read_.get(); }
+  std::vector<int> take() const {
+    std::vector<int> signals;
+    unsigned char byte = 0;
+    while (::read(read_.get(), &byte, 1) == 1) signals.push_back(byte);
+    return signals;
+  }
+
+ private:
+  Descriptor read_, write_;
+  std::array<struct sigaction, kSignals.size()> before_{};
+};
+
+/// A socket that listens on a free port of the loopback interface; rank 0 inherits it, so nobody
+/// can take the port in between.
+struct Listener {
+  Descriptor socket;
+  int port = 0;
+};
+
+Listener listen_on_free_port() {
+  Listener listener{Descriptor(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0))};
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  auto* generic = reinterpret_cast<sockaddr*>(&address);
+  const int fd = listener.socket.get();
+  require(fd >= 0 && ::bind(fd, generic, size) == 0 && ::listen(fd, 1024) == 0 &&
+              ::getsockname(fd, generic, &size) == 0,
+          "launcher: no free port on 127.0.0.1: ", last_error());
+  listener.port = ntohs(address.sin_port);
+  return listener;
+}
+
+/// Passes on what a worker writes, whole lines at a time, with its rank in front.
+class LinePrefixer {
+ public:
+  LinePrefixer(Descriptor from, int to, int64_t rank)
+      : from_(std::move(from)), to_(to), prefix_("[rank " + std::to_string(rank) + "] ") {}
+
+  int fd() const { return from_.get(); }
+  /// Reads what is there; closes the descriptor at its end.
+  void pump() {
+    std::array<char, 1 << 14> buffer;
+    while (fd() >= 0) {
+      const auto got = ::read(fd(), buffer.data(), buffer.size());
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0 && errno == EAGAIN) return;
+      if (got <= 0) {
+        if (!rest_.empty()) write_line(rest_ + "\n");
+        rest_.clear();
+        from_.reset();
+        return;
+      }
+      rest_.append(buffer.data(), static_cast<size_t>(got));
+      size_t begin = 0;
+      for (size_t end; (end = rest_.find('\n', begin)) != std::string::npos; begin = end + 1) {
+        write_line(std::string_view(rest_).substr(begin, end + 1 - begin));
+      }
+      rest_.erase(0, begin);
+    }
+  }
+
+ private:
+  void write_line(std::string_view line) const {
+    // warnings and errors of the worker's own log already carry the rank
+    const std::string text =
+        (line.starts_with(prefix_) ? std::string() : prefix_) + std::string(line);
+    for (size_t done = 0; done < text.size();) {
+      const auto n = ::write(to_, text.data() + done, text.size() - done);
+      if (n < 0 && errno != EINTR) return;
+      if (n > 0) done += static_cast<size_t>(n);
+    }
+  }
+
+  Descriptor from_;
+  int to_;
+  std::string prefix_, rest_;
+};
+
+struct Worker {
+  int64_t rank = 0;
+  pid_t pid = -1;
+  bool running = false;
+};
+
+/// The environment of one worker: ours, with the launcher's variables replaced.
+std::vector<std::string> worker_environment(const WorkerOptions& options, int64_t rank, int port,
+                                            int store_fd, int64_t restart) {
+  std::vector<std::string> set = {
+      "RANK=" + std::to_string(rank),
+      "LOCAL_RANK=" + std::to_string(rank),
+      "WORLD_SIZE=" + std::to_string(options.processes),
+      "LOCAL_WORLD_SIZE=" + std::to_string(options.processes),
+      "MASTER_ADDR=127.0.0.1",
+      "MASTER_PORT=" + std::to_string(port),
+      "TRIPTYCH_STORE_FD=" + (rank == 0 ? std::to_string(store_fd) : std::string()),
+      "TRIPTYCH_RESTART=" + std::to_string(restart)};
+  if (!process_variable("OMP_NUM_THREADS")) {
+    set.push_back("OMP_NUM_THREADS=" +
+                  std::to_string(threads_per_process(options.threads, options.processes)));
+  }
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string_view text = *entry;
+    const auto key = text.substr(0, text.find('=') + 1);
+    if (std::none_of(set.begin(), set.end(), [&](const auto& s) { return s.starts_with(key); })) {
+      set.emplace_back(text);
+    }
+  }
+  return set;
+}
+
+std::vector<char*> pointers(std::vector<std::string>& strings) {
+  std::vector<char*> result;
+  for (auto& s : strings) result.push_back(s.data());
+  result.push_back(nullptr);
+  return result;
+}
+
+std::string describe(const Worker& worker, int status) {
+  const std::string who = "rank " + std::to_string(worker.rank);
+  if (WIFSIGNALED(status)) {
+    const int signal = WTERMSIG(status);
+    return who + " was killed by signal " + std::to_string(signal) + " (" + ::strsignal(signal) +
+           ")" + (signal == SIGKILL ? "; if nobody sent it, the host may be out of memory" : "");
+  }
+  return who + " failed with status " + std::to_string(WEXITSTATUS(status)) +
+         "; its message is above";
+}
+
+/// One start of all workers, until the last of them has ended.
+class Crew {
+ public:
+  Crew(const WorkerOptions& options, std::span<const std::string> argv, int64_t restart,
+       const SignalPipe& signals)
+      : options_(options), signals_(signals) {
+    auto listener = listen_on_free_port();
+    for (int64_t rank = 0; rank < options.processes; ++rank) start(rank, argv, listener, restart);
+  }
+  ~Crew() { kill_all(SIGKILL); }
+  Crew(const Crew&) = delete;
+  Crew& operator=(const Crew&) = delete;
+
+  /// @return the exit status of the whole; `signalled` becomes true when we were told to stop.
+  int wait(bool& signalled) {
+    while (running() > 0) {
+      poll_once();
+      for (const int signal : signals_.take()) {
+        if (signal == SIGCHLD) continue;
+        signalled = signalled || signal != SIGUSR2;  // SIGUSR2 saves and goes on
+        kill_all(signal);
+      }
+      reap();
+      if (deadline_ && Clock::now() > *deadline_) {
+        kill_all(SIGKILL);
+        deadline_.reset();
+      }
+    }
+    for (auto& line : lines_) line.pump();
+    if (!failure_.empty()) log_error("{}; all ranks were stopped", failure_);
+    return failure_.empty() ? (stopped_ ? kExitStopped : 0) : failure_status_;
+  }
+
+ private:
+  void start(int64_t rank, std::span<const std::string> argv, Listener& listener, int64_t restart) {
+    std::vector<std::string> arguments(argv.begin(), argv.end());
+    auto environment =
+        worker_environment(options_, rank, listener.port, listener.socket.get(), restart);
+    const auto arguments_c = pointers(arguments), environment_c = pointers(environment);
+    std::array<Descriptor, 2> read_ends, write_ends;  // standard output, standard error
+    for (int i = 0; rank > 0 && i < 2; ++i) {
+      int ends[2];
+      require(::pipe2(ends, O_CLOEXEC) == 0, "launcher: no pipe for rank ", rank, ": ",
+              last_error());
+      read_ends[i] = Descriptor(ends[0]);
+      write_ends[i] = Descriptor(ends[1]);
+      ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
+    }
+    const pid_t parent = ::getpid();
+    const pid_t pid = ::fork();
+    require(pid >= 0, "launcher: cannot start rank ", rank, ": ", last_error());
+    if (pid == 0) {     // only async-signal-safe calls from here on
+      ::setpgid(0, 0);  // a terminal's Ctrl-C reaches the workers once, through us
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      if (::getppid() != parent) ::_exit(kExitFailed);
+      for (const int signal : SignalPipe::kSignals) ::signal(signal, SIG_DFL);
+      if (const int null = ::open("/dev/null", O_RDONLY); null >= 0) ::dup2(null, STDIN_FILENO);
+      if (rank > 0) {
+        ::dup2(write_ends[0].get(), STDOUT_FILENO);
+        ::dup2(write_ends[1].get(), STDERR_FILENO);
+      } else {
+        ::fcntl(listener.socket.get(), F_SETFD, 0);  // rank 0 keeps the socket across exec
+      }
+      ::execve("/proc/self/exe", arguments_c.data(), environment_c.data());
+      ::_exit(127);
+    }
+    ::setpgid(pid, pid);
+    workers_.push_back({rank, pid, true});
+    for (int i = 0; rank > 0 && i < 2; ++i) {
+      lines_.emplace_back(std::move(read_ends[i]), i == 0 ? STDOUT_FILENO : STDERR_FILENO, rank);
+    }
+  }
+
+  int64_t running() const {
+    return std::count_if(workers_.begin(), workers_.end(), [](const auto& w) { return w.running; });
+  }
+
+  void kill_all(int signal) const {
+    for (const auto& worker : workers_) {
+      if (worker.running) ::kill(worker.pid, signal);
+    }
+  }
+
+  void poll_once() {
+    std::vector<pollfd> fds{{signals_.fd(), POLLIN, 0}};
+    for (const auto& line : lines_) {
+      if (line.fd() >= 0) fds.push_back({line.fd(), POLLIN, 0});
+    }
+    ::poll(fds.data(), fds.size(), deadline_ ? 100 : 1000);
+    for (auto& line : lines_) line.pump();
+  }
+
+  void reap() {
+    for (auto& worker : workers_) {
+      int status = 0;
+      if (!worker.running || ::waitpid(worker.pid, &status, WNOHANG) != worker.pid) continue;
+      worker.running = false;
+      const int code = WIFEXITED(status) ? WEXITSTATUS(status) : kExitFailed;
+      stopped_ = stopped_ || code == kExitStopped;
+      if (code == 0 || code == kExitStopped || !failure_.empty()) continue;
+      failure_ = describe(worker, status);
+      failure_status_ = code;
+      deadline_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                     std::chrono::duration<double>(options_.grace_s));
+    }
+  }
+
+  const WorkerOptions& options_;
+  const SignalPipe& signals_;
+  std::vector<Worker> workers_;
+  std::vector<LinePrefixer> lines_;
+  std::string failure_;  // the first by time
+  int failure_status_ = kExitFailed;
+  bool stopped_ = false;
+  std::optional<Clock::time_point> deadline_;
+};
+
+}  // namespace
+
+int launch_workers(const WorkerOptions& options, std::span<const std::string> argv) {
+  require<UsageError>(options.processes >= 1, "train: --nproc ", options.processes,
+                      " must be at least 1");
+  const SignalPipe signals;
+  bool signalled = false;
+  for (int64_t restart = 0;; ++restart) {
+    const int status = Crew(options, argv, restart, signals).wait(signalled);
+    const bool failed = status != 0 && status != kExitStopped && status != kExitUsage;
+    if (!failed || signalled || restart >= options.max_restarts) return status;
+    log_warning("starting all {} ranks again from the last checkpoint (restart {} of {})",
+                options.processes, restart + 1, options.max_restarts);
+  }
+}
+
+}  // namespace triptych
