@@ -44,6 +44,13 @@ void add_lora(Model& model, Linear& linear, const LoraSettings& settings) {
                              linear.bias ? linear.bias : linear.weight);
   require(own != model.parameters.end(), "'", linear.path(), "' is not a layer of this model");
   model.parameters.insert(own + 1, {lora.a_RI, lora.b_OR});
+  const auto layer = std::find_if(model.layers.begin(), model.layers.end(), [&](const auto& l) {
+    return std::find(l->parameters().begin(), l->parameters().end(), linear.weight) !=
+           l->parameters().end();
+  });
+  require(layer != model.layers.end(), "'", linear.path(), "' stands in no layer");
+  (*layer)->add_parameter(lora.a_RI);
+  (*layer)->add_parameter(lora.b_OR);
   linear.lora = std::move(lora);
 }
 

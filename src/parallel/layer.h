@@ -69,6 +69,8 @@ class Layer {
   const std::string& name() const { return name_; }  ///< path on the hub, e.g. "model.layers.3"
   const std::string& part() const { return part_; }
   const ParameterList& parameters() const { return parameters_; }
+  /// For what is put beside a layer's own weights later: adapters.
+  void add_parameter(ParameterPtr parameter) { parameters_.push_back(std::move(parameter)); }
 
  protected:
   ParameterList parameters_;

@@ -71,14 +71,13 @@ class Family {
   /// Flow of one new token.
   virtual Flow decode_flow(int32_t token, const DecodeState& state,
                            const FlowRequest& request) const = 0;
-  virtual std::vector<int32_t> stop_tokens() const = 0;
 };
 
-/// The family of a model folder (by config.json) or of a preset name.
+/// The family of a config.json, or, when `config` is null, of a preset.
+/// @param origin   names the file in messages.
+/// @param preset   a named size; must agree with the config when both are given; may be empty.
 /// @param video_position_rule  Qwen2.5-VL: "max_hw" or "max_all".
 std::unique_ptr<Family> make_family(const Json& config, std::string_view origin,
-                                    std::string_view video_position_rule);
-std::unique_ptr<Family> make_preset_family(std::string_view preset,
-                                           std::string_view video_position_rule);
+                                    std::string_view preset, std::string_view video_position_rule);
 
 }  // namespace triptych

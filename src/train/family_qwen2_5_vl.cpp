@@ -136,11 +136,6 @@ class Qwen2_5_VL : public Family {
     return flow;
   }
 
-  std::vector<int32_t> stop_tokens() const override {
-    return {static_cast<int32_t>(options_.ids.end_of_turn),
-            static_cast<int32_t>(options_.ids.end_of_text)};
-  }
-
  private:
   static void add_cache(Flow& flow, const DecodeState& state) {
     flow.set(field::kCacheLength, at::tensor(state.length, at::kLong));
@@ -160,20 +155,25 @@ qwen::VideoPositionRule parse_rule(std::string_view rule) {
 }  // namespace
 
 std::unique_ptr<Family> make_family(const Json& config, std::string_view origin,
-                                    std::string_view video_position_rule) {
-  const auto type = config.is_object() ? config.find("model_type") : config.end();
-  require(config.is_object() && type != config.end() && type->is_string(), origin,
-          ": model_type is missing; is this a model's config.json?");
-  require(*type == "qwen2_5_vl", origin, ": model_type ", type->dump(),
-          " is not supported; this build knows \"qwen2_5_vl\"");
-  auto options = qwen::parse_config(config, origin);
-  options.video_position_rule = parse_rule(video_position_rule);
-  return std::make_unique<Qwen2_5_VL>(std::move(options));
-}
-
-std::unique_ptr<Family> make_preset_family(std::string_view preset,
-                                           std::string_view video_position_rule) {
-  auto options = qwen::preset(preset);
+                                    std::string_view preset, std::string_view video_position_rule) {
+  qwen::Options options;
+  if (config.is_null()) {
+    options = qwen::preset(preset);
+  } else {
+    const auto type = config.is_object() ? config.find("model_type") : config.end();
+    require(config.is_object() && type != config.end() && type->is_string(), origin,
+            ": model_type is missing; is this a model's config.json?");
+    require(*type == "qwen2_5_vl", origin, ": model_type ", type->dump(),
+            " is not supported; this build knows \"qwen2_5_vl\"");
+    options = qwen::parse_config(config, origin);
+    if (!preset.empty()) {
+      std::string text;
+      for (const auto& difference : qwen::differences(qwen::preset(preset), options))
+        text += "\n  " + difference;
+      require<UsageError>(text.empty(), "model.preset = \"", preset, "\" differs from ", origin,
+                          ":", text);
+    }
+  }
   options.video_position_rule = parse_rule(video_position_rule);
   return std::make_unique<Qwen2_5_VL>(std::move(options));
 }

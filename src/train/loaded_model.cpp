@@ -1,0 +1,337 @@
+#include "train/loaded_model.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+
+namespace triptych {
+
+namespace {
+
+using NameMap = std::unordered_map<std::string, ParameterPtr>;
+
+NameMap by_name(const ParameterList& parameters) {
+  NameMap map;
+  for (const auto& parameter : parameters) map.emplace(parameter->name, parameter);
+  return map;
+}
+
+/// Stored names that a folder may hold although the model has no such parameter: a tied head's
+/// copy, and tables that old exporters wrote.
+bool may_be_ignored(std::string_view canonical, const NameMap& parameters) {
+  return canonical.ends_with("inv_freq") ||
+         (canonical == "lm_head.weight" && !parameters.contains("lm_head.weight"));
+}
+
+void check_against_folder(const LoadedModel& loaded, const HubFolder& folder) {
+  const auto parameters = by_name(loaded.model.parameters);
+  std::unordered_map<std::string, std::string> stored_name;
+  for (const auto& name : folder.names())
+    stored_name.emplace(loaded.family->canonical_name(name), name);
+  std::vector<ExpectedTensor> expected;
+  for (const auto& parameter : loaded.model.parameters) {
+    const auto it = stored_name.find(parameter->name);
+    expected.push_back(
+        {it == stored_name.end() ? parameter->name : it->second, parameter->full_shape});
+  }
+  auto comparison = compare_tensors(expected, folder);
+  std::erase_if(comparison.unexpected, [&](const auto& name) {
+    return may_be_ignored(loaded.family->canonical_name(name), parameters);
+  });
+  require(comparison.ok(), folder.path().string(), ": the weights are not those of this model\n",
+          comparison.report());
+}
+
+/// The folder's layout without the tensors that are never written back.
+HubLayout writable_layout(const LoadedModel& loaded, const HubFolder& folder) {
+  const auto parameters = by_name(loaded.model.parameters);
+  std::vector<TensorSpec> kept;
+  bool all = true;
+  for (const auto& name : folder.names()) {
+    const auto& tensor = folder.at(name);
+    if (may_be_ignored(loaded.family->canonical_name(name), parameters)) {
+      all = false;
+    } else {
+      kept.push_back({name, scalar_type_of(tensor.type), tensor.shape});
+    }
+  }
+  return all ? folder.layout() : make_layout(std::move(kept));
+}
+
+void check_tied_copy(const LoadedModel& loaded, const HubFolder& folder) {
+  for (const auto& name : folder.names()) {
+    if (loaded.family->canonical_name(name) != "lm_head.weight") continue;
+    if (loaded.find(name) != nullptr) return;
+    const auto& embedding = loaded.model.parameter("model.embed_tokens.weight").value;
+    if (!folder.read(name, embedding.scalar_type()).equal(embedding.cpu())) {
+      log_warning("{}: '{}' differs from the embedding it is tied to and is not used",
+                  folder.path().string(), name);
+    }
+  }
+}
+
+void read_weights(LoadedModel& loaded, const HubFolder& folder, at::Device device) {
+  const auto parameters = by_name(loaded.model.parameters);
+  for (const auto& name : folder.names()) {
+    const auto it = parameters.find(loaded.family->canonical_name(name));
+    if (it == parameters.end()) continue;
+    auto& parameter = *it->second;
+    if (parameter.value.is_meta()) {
+      parameter.value = folder.read(name, parameter.value.scalar_type())
+                            .to(device)
+                            .set_requires_grad(parameter.trained);
+    } else {
+      folder.read_into(name, parameter.value.detach());
+    }
+  }
+}
+
+/// Marks what `model.freeze` names; every entry must name something.
+void freeze(const Model& model, const std::vector<std::string>& patterns) {
+  for (const auto& pattern : patterns) {
+    bool found = false;
+    for (const auto& parameter : model.parameters) {
+      if (parameter->part != pattern && !glob_match(pattern, parameter->name)) continue;
+      parameter->trained = false;
+      found = true;
+    }
+    require<UsageError>(found, "model.freeze: \"", pattern,
+                        "\" is neither a part (vision, projector, text) nor a pattern that a "
+                        "parameter's name matches");
+  }
+}
+
+/// Puts adapters beside the linear layers that the configuration names and that are not frozen by
+/// name; everything else stops being trained.
+void attach_adapters(LoadedModel& loaded, const AdapterConfig& config) {
+  int64_t count = 0;
+  for (auto* linear : loaded.model.linears) {
+    const auto module = loaded.family->module_path(linear->path());
+    if (!linear->weight->trained || !config.adapts(module)) continue;
+    add_lora(loaded.model, *linear,
+             {.rank = config.rank_of(module),
+              .scale = config.scale_of(module),
+              .dropout = config.dropout});
+    ++count;
+  }
+  require<UsageError>(count > 0, "model.lora.targets: no linear layer that is not frozen matches");
+  for (const auto& parameter : loaded.model.parameters) {
+    parameter->trained =
+        parameter->name.ends_with(".lora_A.weight") || parameter->name.ends_with(".lora_B.weight");
+  }
+}
+
+void read_adapter(LoadedModel& loaded, const Adapter& adapter,
+                  const std::filesystem::path& folder) {
+  const auto parameters = by_name(loaded.model.parameters);
+  size_t used = 0;
+  for (const auto& [stored, tensor] : adapter.tensors) {
+    const auto it = parameters.find(loaded.family->canonical_name(stored));
+    require(it != parameters.end(), folder.string(), ": tensor '", stored,
+            "' belongs to no layer of this model");
+    auto& parameter = *it->second;
+    require(tensor.sizes() == at::IntArrayRef(parameter.full_shape), folder.string(), ": tensor '",
+            stored, "' is ", tensor.sizes(), ", the model expects ",
+            at::IntArrayRef(parameter.full_shape));
+    if (parameter.value.is_meta()) {
+      parameter.value =
+          tensor.to(parameter.value.scalar_type(), /*non_blocking=*/false, /*copy=*/true)
+              .set_requires_grad(parameter.trained);
+    } else {
+      parameter.value.detach().copy_(tensor);
+    }
+    used += parameter.name.find(".lora_") != std::string::npos;
+  }
+  const auto wanted = std::count_if(parameters.begin(), parameters.end(), [](const auto& p) {
+    return p.first.find(".lora_") != std::string::npos;
+  });
+  require(used == static_cast<size_t>(wanted), folder.string(), ": holds ", used,
+          " adapter tensors, its configuration asks for ", wanted);
+}
+
+Json read_config(const ModelRequest& request) {
+  if (request.folder.empty()) {
+    require<UsageError>(!request.preset.empty(), "model.path or model.preset must be given");
+    require<UsageError>(
+        request.random_weights,
+        "model.path is missing: model.weights = \"load\" needs a folder to load from");
+    return nullptr;
+  }
+  require(std::filesystem::is_directory(request.folder), "model.path: ", request.folder.string(),
+          " is not a folder");
+  const auto file = request.folder / "config.json";
+  require(std::filesystem::exists(file), request.folder.string(),
+          ": config.json is missing; is this a model folder?");
+  return read_json(file);
+}
+
+}  // namespace
+
+const Parameter* LoadedModel::find(std::string_view stored) const {
+  const auto canonical = family->canonical_name(stored);
+  const auto it = std::find_if(model.parameters.begin(), model.parameters.end(),
+                               [&](const auto& p) { return p->name == canonical; });
+  return it == model.parameters.end() ? nullptr : it->get();
+}
+
+ParameterList LoadedModel::trained() const {
+  ParameterList list;
+  std::copy_if(model.parameters.begin(), model.parameters.end(), std::back_inserter(list),
+               [](const auto& p) { return p->trained; });
+  return list;
+}
+
+namespace {
+int64_t count_elements(const ParameterList& parameters) {
+  int64_t count = 0;
+  for (const auto& parameter : parameters) {
+    int64_t elements = 1;
+    for (const auto size : parameter->full_shape) elements *= size;
+    count += elements;
+  }
+  return count;
+}
+}  // namespace
+
+int64_t LoadedModel::num_parameters() const { return count_elements(model.parameters); }
+int64_t LoadedModel::num_trained() const { return count_elements(trained()); }
+
+LoadedModel load_model(const ModelRequest& request) {
+  LoadedModel loaded;
+  loaded.folder = request.folder;
+  loaded.config = read_config(request);
+  loaded.family = make_family(loaded.config, (request.folder / "config.json").string(),
+                              request.preset, request.video_position_rule);
+  if (loaded.config.is_null()) loaded.config = loaded.family->config();
+  loaded.model = loaded.family->build(request.dtype);
+
+  if (!request.random_weights) {
+    loaded.source = HubFolder::open(request.folder);
+    check_against_folder(loaded, *loaded.source);
+    loaded.layout = writable_layout(loaded, *loaded.source);
+  } else {
+    std::vector<TensorSpec> specs;
+    for (const auto& p : loaded.model.parameters)
+      specs.push_back({p->name, p->value.scalar_type(), p->full_shape});
+    loaded.layout = make_layout(std::move(specs));
+  }
+
+  freeze(loaded.model, request.freeze);
+  std::optional<Adapter> adapter;
+  if (!request.adapter.empty()) {
+    adapter = load_adapter(request.adapter);
+    loaded.lora = adapter->config;
+  } else {
+    loaded.lora = request.lora;
+  }
+  if (loaded.lora) attach_adapters(loaded, *loaded.lora);
+  if (request.meta_only) return loaded;
+
+  if (loaded.source) {
+    read_weights(loaded, *loaded.source, request.device);
+    check_tied_copy(loaded, *loaded.source);
+    if (request.check_finite) {
+      const auto bad = nonfinite_tensors(*loaded.source, loaded.source->names());
+      require(bad.empty(), request.folder.string(), ": tensor '", bad.empty() ? "" : bad.front(),
+              "' holds NaN or infinity (", bad.size(), " such tensors)");
+    }
+  }
+  if (adapter) read_adapter(loaded, *adapter, request.adapter);
+  initialise(loaded.model.parameters, request.seed, request.device);
+  return loaded;
+}
+
+void load_weights(LoadedModel& loaded, const std::filesystem::path& weights) {
+  if (loaded.lora) {
+    read_adapter(loaded, load_adapter(weights), weights);
+    return;
+  }
+  const auto folder = HubFolder::open(weights);
+  check_against_folder(loaded, folder);
+  read_weights(loaded, folder, loaded.model.parameters.front()->value.device());
+}
+
+TensorProvider weight_provider(const LoadedModel& loaded) {
+  return [&loaded](const std::string& stored) {
+    const auto* parameter = loaded.find(stored);
+    require(parameter != nullptr, "no parameter is stored as '", stored, "'");
+    // A frozen tensor goes out as it came in, also when it is computed with in another precision.
+    if (!parameter->trained && loaded.source && loaded.source->contains(stored))
+      return loaded.source->view(stored);
+    return parameter->value.detach();
+  };
+}
+
+std::vector<std::pair<std::string, at::Tensor>> adapter_tensors(const LoadedModel& loaded) {
+  std::vector<std::pair<std::string, at::Tensor>> tensors;
+  for (const auto* linear : loaded.model.linears) {
+    if (!linear->lora) continue;
+    const auto module = loaded.family->module_path(linear->path());
+    tensors.emplace_back(module + ".lora_A.weight", linear->lora->a_RI->value.detach());
+    tensors.emplace_back(module + ".lora_B.weight", linear->lora->b_OR->value.detach());
+  }
+  return tensors;
+}
+
+std::vector<SideFile> model_side_files(const LoadedModel& loaded) {
+  auto files = loaded.folder.empty() ? std::vector<SideFile>{} : side_files(loaded.folder);
+  if (loaded.folder.empty())
+    files.push_back({.name = "config.json", .content = dump_json(loaded.config, 2) + "\n"});
+  return files;
+}
+
+void save_model(const LoadedModel& loaded, const std::filesystem::path& folder) {
+  if (loaded.lora) {
+    Adapter adapter{.config = *loaded.lora};
+    if (!loaded.folder.empty())
+      adapter.config.base_model = std::filesystem::absolute(loaded.folder).string();
+    for (auto& [name, tensor] : adapter_tensors(loaded)) adapter.tensors.emplace(name, tensor);
+    save_adapter(folder, adapter);
+    return;
+  }
+  save_hub_folder(folder, loaded.layout, weight_provider(loaded), model_side_files(loaded),
+                  /*replace=*/true);
+}
+
+void merge_adapters(LoadedModel& loaded) {
+  for (auto* linear : loaded.model.linears) {
+    if (!linear->lora) continue;
+    auto weight = linear->weight->value.detach();
+    const auto delta =
+        at::matmul(linear->lora->b_OR->value.detach(), linear->lora->a_RI->value.detach());
+    weight.copy_(weight.to(at::kFloat) + delta.to(at::kFloat) * linear->lora->scale);
+    linear->weight->trained = true;  // no longer what the folder holds
+    linear->lora.reset();
+  }
+  std::erase_if(loaded.model.parameters,
+                [](const auto& p) { return p->name.find(".lora_") != std::string::npos; });
+  loaded.lora.reset();
+}
+
+bool glob_match(std::string_view pattern, std::string_view text) {
+  size_t p = 0, t = 0, star = std::string_view::npos, mark = 0;
+  while (t < text.size()) {
+    if (p < pattern.size() && (pattern[p] == '?' || (pattern[p] != '*' && pattern[p] == text[t]))) {
+      ++p, ++t;
+    } else if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      mark = t;
+    } else if (star != std::string_view::npos) {
+      p = star + 1;
+      t = ++mark;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+}  // namespace triptych

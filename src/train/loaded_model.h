@@ -1,0 +1,83 @@
+#pragma once
+
+// A model with its weights: from a hub folder, from a checkpoint, or random; with parts frozen and
+// adapters put on, as the run asks. And the way back to files.
+
+#include <c10/core/Device.h>
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/adapter.h"
+#include "checkpoint/hub_folder.h"
+#include "nn/model.h"
+#include "train/family.h"
+
+namespace triptych {
+
+struct ModelRequest {
+  std::filesystem::path folder;  ///< hub folder; may be empty with a preset and random weights
+  std::string preset;
+  bool random_weights = false;
+  at::ScalarType dtype = at::kFloat;  ///< of compute: kFloat or kBFloat16
+  at::Device device = at::kCPU;
+  std::string video_position_rule = "max_hw";
+  uint64_t seed = 0;
+  std::vector<std::string> freeze;    ///< parts, or glob patterns on hub names
+  std::optional<AdapterConfig> lora;  ///< fresh adapters
+  std::filesystem::path adapter;      ///< adapters from a peft folder
+  bool check_finite = false;          ///< refuse weights that hold NaN or infinity
+  bool meta_only = false;             ///< build and check against the files, but load nothing
+};
+
+/// Everything that a run knows about its model.
+struct LoadedModel {
+  std::filesystem::path folder;
+  Json config;  ///< as read; unknown keys and all
+  std::unique_ptr<Family> family;
+  Model model;
+  std::optional<AdapterConfig> lora;
+  std::optional<HubFolder> source;  ///< the folder's weights; not for random ones
+  HubLayout layout;                 ///< how weights are saved: stored names, files, dtypes
+
+  /// The parameter behind a stored name; null for a stored name that the model has none for.
+  const Parameter* find(std::string_view stored) const;
+
+  /// Parameters that are trained, in the order of the layers.
+  ParameterList trained() const;
+  /// All elements, and those trained.
+  int64_t num_parameters() const;
+  int64_t num_trained() const;
+};
+
+/// @throws Error, UsageError, DataError  before any weight is read where the fault can be known
+/// then.
+LoadedModel load_model(const ModelRequest& request);
+
+/// Replaces the weights (of a model just built) by those of another folder with the same names:
+/// a checkpoint's `weights/`.
+void load_weights(LoadedModel& loaded, const std::filesystem::path& weights);
+
+/// Writes the model as a hub folder, or, with adapters, as a peft folder.
+void save_model(const LoadedModel& loaded, const std::filesystem::path& folder);
+
+/// Provider and layout of what a checkpoint keeps: base weights when they are trained, else
+/// adapters.
+TensorProvider weight_provider(const LoadedModel& loaded);
+/// Adapters' tensors by the name that peft stores.
+std::vector<std::pair<std::string, at::Tensor>> adapter_tensors(const LoadedModel& loaded);
+
+/// Adds every adapter into its base weight (W += scale * B A, in fp32, rounded once) and removes
+/// it.
+void merge_adapters(LoadedModel& loaded);
+
+/// config.json and the other files beside the weights of a saved model.
+std::vector<SideFile> model_side_files(const LoadedModel& loaded);
+
+/// Shell-style pattern: `*` any text, `?` one character.
+bool glob_match(std::string_view pattern, std::string_view text);
+
+}  // namespace triptych
