@@ -144,7 +144,8 @@ class Builder : public Json::json_sax_t {
   template <class... Parts>
   [[noreturn]] void fail_at(size_t offset, const Parts&... parts) const {
     const std::string_view before = text_.substr(0, std::min(offset, text_.size()));
-    size_t line = 1, start = 0;
+    int64_t line = limits_.first_line;
+    size_t start = 0;
     for (size_t i = 0; i < before.size(); ++i) {
       if (before[i] == '\n') {
         ++line;

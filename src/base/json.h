@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -14,7 +15,8 @@ using Json = nlohmann::ordered_json;
 
 struct JsonLimits {
   size_t bytes = size_t{1} << 30;
-  int depth = 64;  ///< arrays and objects inside one another
+  int depth = 64;          ///< arrays and objects inside one another
+  int64_t first_line = 1;  ///< number of the text's first line, where it is a part of a file
 };
 
 /// Parses one JSON document from a source that nobody vouches for.
