@@ -1,0 +1,95 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace triptych {
+
+struct GroupHost;  // what groups need from the process: store, log of collectives, time-outs
+
+enum class ReduceOp : uint8_t { kSum, kMax, kMin };
+
+/// A collective that was launched and not yet waited for. It keeps its tensors alive. On the CPU
+/// `wait` blocks; on CUDA it orders the current stream behind the collective.
+class Pending {
+ public:
+  Pending() = default;  ///< nothing to wait for
+  /// Waits; later calls return at once.
+  /// @throws PeerError that names rank, host, step, the collective and, where it can be found out,
+  ///   the rank at fault. A collective that is never waited for reports nothing.
+  void wait();
+  bool waiting() const { return work_ != nullptr; }
+
+ private:
+  friend class Group;
+  struct Work;
+  std::shared_ptr<Work> work_;
+};
+
+/// Processes that exchange tensors, in a fixed order. A group of one is the identity: it owns no
+/// connection, and its collectives return at once. Otherwise connections are made by the first
+/// collective.
+///
+/// All members must call the same collectives in the same order, from one thread at a time.
+/// `tag` names the place in messages, such as "bucket 3".
+/// None of these is differentiable.
+class Group {
+ public:
+  /// A group of one.
+  Group() = default;
+  /// @param members  global ranks, ascending; must contain the host's own rank.
+  Group(std::shared_ptr<GroupHost> host, std::string name, std::vector<int64_t> members);
+  ~Group();
+  Group(const Group&) = delete;
+  Group& operator=(const Group&) = delete;
+
+  int64_t rank() const { return rank_; }  ///< place of this process in `members`
+  int64_t size() const { return static_cast<int64_t>(members_.size()); }
+  const std::vector<int64_t>& members() const { return members_; }  ///< global ranks
+  const std::string& name() const { return name_; }
+
+  /// In place; `tensor` must be contiguous. Every member ends with the same bits.
+  void all_reduce(const at::Tensor& tensor, ReduceOp op = ReduceOp::kSum,
+                  std::string_view tag = {});
+  Pending all_reduce_async(const at::Tensor& tensor, ReduceOp op = ReduceOp::kSum,
+                           std::string_view tag = {});
+
+  /// output [size * n, ...] = the inputs [n, ...] of all members, one behind the other. `input` may
+  /// be this rank's part of `output`.
+  void all_gather_into(const at::Tensor& output, const at::Tensor& input,
+                       std::string_view tag = {});
+  Pending all_gather_into_async(const at::Tensor& output, const at::Tensor& input,
+                                std::string_view tag = {});
+
+  /// output [n, ...] = this rank's part of the sum of all inputs [size * n, ...]. Where `output` is
+  /// this rank's part of `input`, the rest of `input` holds nothing useful afterwards.
+  void reduce_scatter_into(const at::Tensor& output, const at::Tensor& input,
+                           std::string_view tag = {});
+  Pending reduce_scatter_into_async(const at::Tensor& output, const at::Tensor& input,
+                                    std::string_view tag = {});
+
+  /// Every member's `tensor` becomes that of the member at place `root` in the group.
+  void broadcast(const at::Tensor& tensor, int64_t root, std::string_view tag = {});
+
+  void barrier(std::string_view tag = {});
+
+  /// The texts of all members, by place in the group. CPU groups only (ProcessContext::control).
+  std::vector<std::string> all_gather_strings(const std::string& mine, std::string_view tag = {});
+
+ private:
+  struct Connection;
+  Connection& connection();
+
+  std::shared_ptr<GroupHost> host_;
+  std::string name_ = "self";
+  std::vector<int64_t> members_ = {0};
+  int64_t rank_ = 0;
+  std::unique_ptr<Connection> connection_;
+};
+
+}  // namespace triptych

@@ -1,0 +1,134 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "parallel/group.h"
+#include "parallel/mesh.h"
+#include "parallel/parameter.h"
+
+namespace triptych {
+
+class ProcessContext;
+
+/// AdamW's settings that do not change from step to step.
+struct AdamWSettings {
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  double weight_decay = 0;
+  bool decay_all = false;  ///< false: only parameters with two or more dims
+};
+
+struct ShardingSettings {
+  int64_t zero = 1;             ///< 0: every rank holds all states; 1: each its slice
+  int64_t bucket_elements = 0;  ///< 0: max(40 M, 1 M x ranks that share)
+  bool overlap = true;          ///< reduce full buckets while backward still runs
+};
+
+/// The groups an optimizer works over. A group of one costs nothing.
+struct OptimizerGroups {
+  Group* gradients = nullptr;  ///< ranks that hold the same parameters: sums, shards
+  Group* norm = nullptr;       ///< ranks whose sums of squares add up to the whole norm
+  MeshCoordinates coordinates;
+};
+OptimizerGroups optimizer_groups(ProcessContext& process, int64_t zero);
+
+enum class StateKind : uint8_t { kMaster, kExpAvg, kExpAvgSq };
+
+/// Elements [begin, end) of a parameter (of what this rank's tensor holds, flattened).
+struct StateRange {
+  std::string name;
+  int64_t begin = 0, end = 0;
+  bool writer = true;  ///< this rank saves it; the others of the group hold a copy
+};
+
+/// AdamW over sharded states (ZeRO-0 and -1), with the semantics of torch.optim.AdamW.
+///
+/// Several ranks: the parameters become views of flat buckets (`Parameter::value` moves with
+/// set_data), gradients are summed in fp32 into buckets as autograd delivers them, full buckets are
+/// reduced in a fixed order while the last backward still runs, each rank updates its slice of
+/// every bucket, and the slices are gathered in place.
+/// One rank: nothing moves and nothing is copied; gradients are used where autograd left them,
+/// row-sparse ones included, except that bf16 gradients of several micro-batches are summed in
+/// fp32.
+///
+/// A bf16 parameter's fp32 master is the weight itself and 16 more bits; an fp32 parameter is its
+/// own master. So bytes per parameter on one rank and one micro-batch: 2 weight, 2 rest of the
+/// master, 8 moments, 2 gradient.
+///
+///   optimizer.begin_step(micro_batches);
+///   for (...) { loss.backward(); optimizer.finish_micro_batch(); }
+///   const auto done = optimizer.step({.learning_rate = lr, .clip_norm = 1.0});
+///
+/// Call from one thread; the backward must have ended before finish_micro_batch. All ranks of the
+/// group must make the same calls; which parameters got gradients may differ.
+class ShardedOptimizer {
+ public:
+  /// @param parameters  all of the model; those not trained are left alone. Values must have their
+  ///   storage and dtype (fp32 or bf16) by now and be the same on all ranks of the group.
+  ShardedOptimizer(const ParameterList& parameters, const AdamWSettings& adamw,
+                   const ShardingSettings& sharding, const OptimizerGroups& groups);
+  ~ShardedOptimizer();
+  ShardedOptimizer(const ShardedOptimizer&) = delete;
+  ShardedOptimizer& operator=(const ShardedOptimizer&) = delete;
+
+  /// Forgets all gradients and opens a step.
+  void begin_step(int64_t micro_batches);
+  /// After each backward. The last one waits until every gradient is summed over the ranks.
+  void finish_micro_batch();
+
+  /// Norm of scale x gradient over all distinct parameters of the whole mesh, accumulated in fp64;
+  /// the same on every rank. Only after the last micro-batch.
+  double norm(double scale = 1);
+
+  struct StepRequest {
+    double learning_rate = 0;
+    double scale = 1;      ///< gradients are multiplied by this first
+    double clip_norm = 0;  ///< 0: no clipping
+  };
+  struct StepResult {
+    double norm = 0;      ///< before clipping, of the scaled gradient
+    bool updated = true;  ///< false: the norm is not finite, nothing was changed on any rank
+  };
+  /// Updates the parameters and frees the gradients.
+  StepResult step(const StepRequest& request);
+  /// Frees the gradients without an update (no label token in the whole step).
+  void skip_step();
+
+  /// Elements trained on this rank before any sharding.
+  int64_t trained_elements() const;
+  /// Bytes this rank keeps for states, main gradients included.
+  int64_t state_bytes() const;
+
+  /// Updates made so far; bias correction depends on it.
+  int64_t steps() const;
+  void set_steps(int64_t steps);
+
+  /// What this rank holds, in a fixed order. Together the writers of the group cover every trained
+  /// parameter once.
+  std::vector<StateRange> ranges() const;
+  /// fp32 values [end - begin] of one of `ranges()`; may be a view of live memory: copy before the
+  /// next step. An fp32 parameter's master is its weight.
+  at::Tensor state(const StateRange& range, StateKind kind) const;
+  /// Takes over what of [begin, end) this rank holds; anything else is ignored, so the whole of a
+  /// parameter may be passed. A master also sets the weight.
+  /// @throws Error for an unknown name or elements outside it.
+  void set_state(const std::string& name, StateKind kind, int64_t begin, int64_t end,
+                 const at::Tensor& values);
+  /// After the last set_state: every rank's weights become those of the owners' masters.
+  void finish_loading();
+
+  /// The summed gradient of [begin, end) of one of `ranges()`, fp32, between the last
+  /// finish_micro_batch and step; zeros where there was none. For tests and `verify`.
+  at::Tensor gradient(const StateRange& range) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace triptych
