@@ -31,6 +31,7 @@ struct HubLayout {
 
   std::vector<std::string> names() const;  ///< file by file, in the order of the data
   int64_t data_bytes() const;
+  std::string index() const;  ///< the index's text: as read, or new with the names sorted
 };
 
 struct TensorSpec {
@@ -54,8 +55,8 @@ HubLayout with_dtype(const HubLayout& layout, at::ScalarType dtype);
 class HubFolder {
  public:
   /// Opens every shard and checks it against the index before any weight is read: a missing shard,
-  /// a truncated one (both sizes), a name in the index that its shard lacks, a name in two shards,
-  /// a tensor that the index does not know.
+  /// a truncated one (both sizes), a name in the index that its shard lacks, a name in two shards.
+  /// A tensor that only the index forgot is there all the same, as in the reference library.
   /// @param stem "model", "diffusion_pytorch_model", ...; empty: whichever is there.
   /// @throws DataError
   static HubFolder open(const std::filesystem::path& folder, std::string_view stem = "");
@@ -123,6 +124,9 @@ struct SideFile {
 /// The configuration, tokenizer, processor and template files of `folder` that a saved model keeps
 /// beside its weights (also Python modules of remote-code models, which are copied, never run).
 std::vector<SideFile> side_files(const std::filesystem::path& folder);
+
+/// @throws Error when the name is not that of a file directly in `folder`.
+FileDigest write_side_file(const std::filesystem::path& folder, const SideFile& file);
 
 /// Writes a folder that the reference library loads as it is. Complete or absent: written as
 /// `.NAME.tmp-PID` beside `folder`, flushed, renamed. When the tensors are those that were read

@@ -5,6 +5,9 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
+
+#include "base/hash.h"
 
 namespace triptych {
 
@@ -34,11 +37,13 @@ class OutputFile {
   FileDigest finish();
 
  private:
+  void discard() noexcept;
+  [[noreturn]] void fail_write(int error) const;
+
   std::filesystem::path path_, temporary_;
+  int64_t expected_bytes_ = 0, written_ = 0, flushed_ = 0;
   int fd_ = -1;
-  int64_t written_ = 0, flushed_ = 0;
-  struct Hash;
-  std::unique_ptr<Hash> hash_;
+  Xxh3 hash_;
 };
 
 /// Size and checksum of a file that is there.

@@ -1,7 +1,7 @@
 #pragma once
 
-// What the data pipeline hands to training: plain buffers, no libtorch, so that the loader's threads
-// and its tests need none. A task turns them into tensors.
+// What the data pipeline hands to training: plain buffers, no libtorch, so that the loader's
+// threads and its tests need none. A task turns them into tensors.
 
 #include <cstdint>
 #include <string>
@@ -31,14 +31,15 @@ struct MediaPatches {
 
 /// One training sample: tokens with placeholders expanded, labels not yet shifted.
 struct Sample {
-  uint64_t index = 0;              ///< place in the run's stream of samples; keys everything random
-  std::vector<int32_t> tokens;     ///< [n]
-  std::vector<int32_t> labels;     ///< [n], a token id or kIgnoreLabel; labels[i] belongs to tokens[i]
+  uint64_t index = 0;           ///< place in the run's stream of samples; keys everything random
+  std::vector<int32_t> tokens;  ///< [n]
+  std::vector<int32_t> labels;  ///< [n], a token id or kIgnoreLabel; labels[i] belongs to tokens[i]
   std::vector<MediaPatches> media;  ///< in the order of their placeholders
-  std::string origin;              ///< "file:line" for messages
+  std::string origin;               ///< "file:line" for messages
 };
 
-/// A row of the global batch: one sample, or several that were packed. Samples never see each other.
+/// A row of the global batch: one sample, or several that were packed. Samples never see each
+/// other.
 struct Row {
   std::vector<Sample> samples;
 };

@@ -1,0 +1,20 @@
+# The commands of the README. Each installs what it lacks and can be repeated.
+.PHONY: setup build test format clean
+
+JOBS ?= $(shell nproc)
+
+setup:
+	./scripts/setup.sh
+
+build: setup
+	cmake --preset release
+	cmake --build --preset release -j $(JOBS)
+
+test: build
+	ctest --test-dir build/release --output-on-failure -j $(JOBS)
+
+format:
+	git ls-files '*.h' '*.cpp' | xargs clang-format-19 -i
+
+clean:
+	rm -rf build

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Installs what building Triptych needs and is not there yet: Debian packages, and libtorch from the
+# pinned torch wheel in .venv. Says what it does; does nothing when nothing is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(
+  ca-certificates ccache cmake g++ git libavcodec-dev libavformat-dev libavutil-dev libcli11-dev
+  libgloo-dev libgmock-dev libgtest-dev libicu-dev libjpeg62-turbo-dev libpcre2-dev libpng-dev
+  libswscale-dev libtomlplusplus-dev libwebp-dev libxxhash-dev make mold ninja-build
+  nlohmann-json3-dev pkg-config python3 python3-venv zlib1g-dev)
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if ((${#missing[@]})); then
+  echo "installing Debian packages: ${missing[*]}"
+  sudo=()
+  [ "$(id -u)" = 0 ] || sudo=(sudo)
+  "${sudo[@]}" apt-get update -qq
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+if [ ! -x .venv/bin/python ]; then
+  echo "creating .venv"
+  python3 -m venv .venv
+fi
+if ! .venv/bin/python -c 'import importlib.metadata as m; assert m.version("torch").startswith("2.13.0")' 2>/dev/null; then
+  echo "installing torch 2.13.0 (CPU build) into .venv"
+  .venv/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+fi

@@ -1,0 +1,25 @@
+#pragma once
+
+// One pair of functions per file format; image.cpp chooses. Private to this folder.
+
+#include <cstddef>
+#include <span>
+#include <string_view>
+
+#include "data/media/image.h"
+
+namespace triptych::codecs {
+
+using Bytes = std::span<const std::byte>;
+
+/// Header only. @throws DataError.
+ImageSize probe_jpeg(Bytes bytes, std::string_view origin);
+ImageSize probe_png(Bytes bytes, std::string_view origin);
+ImageSize probe_webp(Bytes bytes, std::string_view origin);
+
+/// The caller has checked the size of the header against its limits.
+Picture decode_jpeg(Bytes bytes, std::string_view origin);
+Picture decode_png(Bytes bytes, std::string_view origin);
+Picture decode_webp(Bytes bytes, std::string_view origin);
+
+}  // namespace triptych::codecs

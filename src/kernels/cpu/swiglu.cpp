@@ -1,0 +1,28 @@
+#include "kernels/cpu/elementwise.h"
+
+namespace triptych::cpu::TRIPTYCH_ISA {
+
+template <class T>
+void swiglu(const T* gate, const T* up, int64_t n, T* y) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Float16x g = load(gate + i, n - i);
+    store(y + i, rounded<T>(g / (1.0f + exp(-g))) * load(up + i, n - i), n - i);
+  }
+}
+
+template <class T>
+void swiglu_backward(const T* dy, const T* gate, const T* up, int64_t n, T* dgate, T* dup) {
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Float16x g = load(gate + i, n - i), u = load(up + i, n - i), d = load(dy + i, n - i);
+    const Float16x sigmoid = 1.0f / (1.0f + exp(-g));
+    store(dup + i, d * rounded<T>(g * sigmoid), n - i);
+    store(dgate + i, rounded<T>(d * u) * sigmoid * (1.0f + g * (1.0f - sigmoid)), n - i);
+  }
+}
+
+template void swiglu(const Bf16*, const Bf16*, int64_t, Bf16*);
+template void swiglu(const float*, const float*, int64_t, float*);
+template void swiglu_backward(const Bf16*, const Bf16*, const Bf16*, int64_t, Bf16*, Bf16*);
+template void swiglu_backward(const float*, const float*, const float*, int64_t, float*, float*);
+
+}  // namespace triptych::cpu::TRIPTYCH_ISA
