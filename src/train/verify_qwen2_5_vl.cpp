@@ -12,9 +12,11 @@
 #include "checkpoint/safetensors.h"
 #include "models/qwen2_5_vl/fields.h"
 #include "models/qwen2_5_vl/positions.h"
+#include "parallel/process_context.h"
 #include "train/generator.h"
 #include "train/loaded_model.h"
 #include "train/run_layers.h"
+#include "train/train_step.h"
 #include "train/verify.h"
 
 namespace triptych {
@@ -24,7 +26,7 @@ namespace {
 namespace qwen = qwen2_5_vl;
 namespace field = qwen2_5_vl::field;
 
-constexpr double kLogits = 5e-5, kFeatures = 1e-5, kLoss = 1e-6, kGradient = 1e-5;
+constexpr double kLogits = 5e-5, kFeatures = 1e-5, kLoss = 1e-6, kGradient = 1e-5, kCurve = 1e-5;
 constexpr double kLogitsBf16 = 0.03, kLossBf16 = 0.02, kGradientBf16 = 0.08;
 
 std::vector<int64_t> to_list(const at::Tensor& tensor) {
@@ -58,6 +60,7 @@ class QwenVerifier {
     other_position_rule();
     bf16();
     adapters();
+    curves();
   }
 
  private:
@@ -404,6 +407,65 @@ class QwenVerifier {
     const auto flow = forward(loaded, batch("b0"), true);
     table_.compare("lora.b0.logits merged", flow.at(field::kLogits),
                    valid_rows("b0", want("lora.b0.logits")), Measure::kAbsolute, kLogits);
+  }
+
+  /// Steps of AdamW over b0 and b1: loss and gradient norm of every step.
+  void curves() {
+    struct Curve {
+      const char* name;
+      LossAverage average = LossAverage::kMicroBatch;
+      double clip_norm = 0;
+      std::vector<std::string> freeze;
+      at::ScalarType dtype = at::kFloat;
+      bool adapter = false;
+    };
+    const Curve all[] = {{.name = "full"},
+                         {.name = "full_per_token", .average = LossAverage::kToken},
+                         {.name = "full_clip1", .clip_norm = 1.0},
+                         {.name = "frozen_vit", .freeze = {"vision", "projector"}},
+                         {.name = "full_bf16_params", .dtype = at::kBFloat16},
+                         {.name = "lora", .adapter = true}};
+    for (const auto& curve : all) {
+      ModelRequest request{
+          .folder = folder_ / "ckpt", .dtype = curve.dtype, .freeze = curve.freeze};
+      if (curve.adapter) request.adapter = folder_ / "lora";
+      const auto loaded = load_model(request);
+      run_curve(
+          curve.name, loaded,
+          {.loss_average = curve.average, .clip_norm = curve.clip_norm, .dtype = curve.dtype});
+    }
+  }
+
+  void run_curve(const std::string& name, const LoadedModel& loaded, const StepSettings& settings) {
+    const auto& wanted = manifest_.at("curves").at(name);
+    const auto& adamw = manifest_.at("optimizer");
+    ProcessContext process;
+    ShardedOptimizer optimizer(loaded.model.parameters,
+                               {.beta1 = adamw.at("betas").at(0),
+                                .beta2 = adamw.at("betas").at(1),
+                                .eps = adamw.at("eps"),
+                                .weight_decay = adamw.at("weight_decay"),
+                                .decay_all = true},
+                               {}, optimizer_groups(process, 1));
+    TrainStep train(loaded, optimizer, process.world(), settings);
+    const std::vector<MicroBatch> batches{batch("b0"), batch("b1")};
+    std::vector<double> losses, norms;
+    for (size_t step = 1; step <= wanted.at("loss").size(); ++step) {
+      const auto report =
+          train.run(batches, static_cast<int64_t>(step), adamw.at("lr").get<double>());
+      losses.push_back(report.loss);
+      norms.push_back(report.norm);
+    }
+    const auto as_tensor = [](const Json& list) {
+      return at::tensor(list.get<std::vector<double>>(), at::kDouble);
+    };
+    const bool low = settings.dtype == at::kBFloat16;
+    table_.compare("curve " + name, at::tensor(losses, at::kDouble), as_tensor(wanted.at("loss")),
+                   low ? Measure::kAbsolute : Measure::kRelative, low ? kLossBf16 : kCurve);
+    if (!low) {
+      table_.compare("gradient norms " + name, at::tensor(norms, at::kDouble),
+                     as_tensor(wanted.at("grad_norm")), Measure::kRelative, kCurve);
+    }
   }
 
   std::filesystem::path folder_;

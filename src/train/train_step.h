@@ -1,0 +1,66 @@
+#pragma once
+
+// One optimizer step of supervised fine-tuning: micro-batches forward and backward under weights
+// that make the loss the same in every layout, then norm, clipping and update.
+
+#include <span>
+
+#include "data/sample.h"
+#include "parallel/batch_plan.h"
+#include "parallel/group.h"
+#include "parallel/sharded_optimizer.h"
+#include "train/family.h"
+#include "train/loaded_model.h"
+#include "train/run_layers.h"
+
+namespace triptych {
+
+struct StepSettings {
+  LossAverage loss_average = LossAverage::kToken;
+  double clip_norm = 1.0;  ///< 0: no clipping
+  uint64_t seed = 0;       ///< of adapter dropout
+  at::Device device = at::kCPU;
+  at::ScalarType dtype = at::kFloat;
+  RecomputePlan recompute;
+};
+
+/// What a step did, the same on every rank.
+struct StepReport {
+  double loss = 0;      ///< of the whole step over all ranks
+  double norm = 0;      ///< of the gradient, before clipping
+  bool updated = true;  ///< false: no label at all, or a loss or norm that is not finite
+  bool finite = true;
+  int64_t label_tokens = 0, input_tokens = 0, samples = 0;
+  double flop = 0;  ///< model flop over all ranks
+};
+
+class TrainStep {
+ public:
+  /// @param data  the data-parallel ranks; must outlive this.
+  TrainStep(const LoadedModel& loaded, ShardedOptimizer& optimizer, Group& data,
+            StepSettings settings)
+      : loaded_(loaded), optimizer_(optimizer), data_(data), settings_(std::move(settings)) {}
+
+  /// @param micro_batches  this rank's; the same number on every rank.
+  /// @param step           number of this step, from 1.
+  StepReport run(std::span<const MicroBatch> micro_batches, int64_t step, double learning_rate);
+
+ private:
+  const LoadedModel& loaded_;
+  ShardedOptimizer& optimizer_;
+  Group& data_;
+  StepSettings settings_;
+};
+
+/// Label tokens of each sample of a micro-batch, in the order of rows and samples.
+std::vector<int64_t> label_counts(const MicroBatch& batch);
+
+/// Sum of losses and number of label tokens of a batch without any gradient: validation.
+struct LossSum {
+  double loss = 0;
+  double tokens = 0;
+};
+LossSum evaluate_loss(const LoadedModel& loaded, const MicroBatch& batch,
+                      const StepSettings& settings);
+
+}  // namespace triptych
