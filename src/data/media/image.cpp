@@ -56,9 +56,12 @@ ImageInfo checked(ImageFormat format, ImageSize size, std::string_view origin,
 
 std::string_view to_string(ImageFormat format) {
   switch (format) {
-    case ImageFormat::kJpeg: return "JPEG";
-    case ImageFormat::kPng: return "PNG";
-    case ImageFormat::kWebp: return "WebP";
+    case ImageFormat::kJpeg:
+      return "JPEG";
+    case ImageFormat::kPng:
+      return "PNG";
+    case ImageFormat::kWebp:
+      return "WebP";
   }
   return "unknown";
 }
@@ -66,9 +69,12 @@ std::string_view to_string(ImageFormat format) {
 ImageInfo probe_image(Bytes bytes, std::string_view origin, const ImageLimits& limits) {
   const auto format = format_of(bytes, origin);
   switch (format) {
-    case ImageFormat::kJpeg: return checked(format, codecs::probe_jpeg(bytes, origin), origin, limits);
-    case ImageFormat::kPng: return checked(format, codecs::probe_png(bytes, origin), origin, limits);
-    case ImageFormat::kWebp: break;
+    case ImageFormat::kJpeg:
+      return checked(format, codecs::probe_jpeg(bytes, origin), origin, limits);
+    case ImageFormat::kPng:
+      return checked(format, codecs::probe_png(bytes, origin), origin, limits);
+    case ImageFormat::kWebp:
+      break;
   }
   return checked(format, codecs::probe_webp(bytes, origin), origin, limits);
 }
@@ -79,9 +85,12 @@ ImageInfo probe_image(const std::filesystem::path& path, const ImageLimits& limi
 
 Picture decode_picture(Bytes bytes, std::string_view origin, const ImageLimits& limits) {
   switch (probe_image(bytes, origin, limits).format) {
-    case ImageFormat::kJpeg: return codecs::decode_jpeg(bytes, origin);
-    case ImageFormat::kPng: return codecs::decode_png(bytes, origin);
-    case ImageFormat::kWebp: break;
+    case ImageFormat::kJpeg:
+      return codecs::decode_jpeg(bytes, origin);
+    case ImageFormat::kPng:
+      return codecs::decode_png(bytes, origin);
+    case ImageFormat::kWebp:
+      break;
   }
   return codecs::decode_webp(bytes, origin);
 }

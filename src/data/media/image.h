@@ -90,5 +90,6 @@ struct Picture {
 Picture decode_picture(std::span<const std::byte> bytes, std::string_view origin,
                        const ImageLimits& limits = {});
 RgbImage to_rgb(Picture picture, AlphaRule alpha);
+Picture to_picture(RgbImage image);
 
 }  // namespace triptych

@@ -1,14 +1,17 @@
-// JPEG through libjpeg-turbo. The library reports errors by a callback that must not return and must
-// not throw through C frames, hence setjmp; no object with a destructor lives between the jump's ends.
+// JPEG through libjpeg-turbo. The library reports errors by a callback that must not return and
+// must not throw through C frames, hence setjmp; no object with a destructor lives between the
+// jump's ends.
 
-#include <csetjmp>
-#include <cstdio>  // jpeglib.h needs FILE
-
-#include <jerror.h>
+// clang-format off: jpeglib.h uses FILE and size_t without declaring them
+#include <cstdio>
 #include <jpeglib.h>
+#include <jerror.h>
+// clang-format on
 
 #include <algorithm>
 #include <array>
+#include <csetjmp>
+#include <string>
 
 #include "base/error.h"
 #include "data/media/codecs.h"
@@ -54,9 +57,12 @@ class Reader {
 
   PictureMode mode() const {
     switch (info_.num_components) {
-      case 1: return PictureMode::kGrey;
-      case 3: return PictureMode::kRgb;
-      case 4: return PictureMode::kCmyk;
+      case 1:
+        return PictureMode::kGrey;
+      case 3:
+        return PictureMode::kRgb;
+      case 4:
+        return PictureMode::kCmyk;
       default:
         fail<DataError>(origin_, ": JPEG with ", info_.num_components,
                         " components; 1 (grey), 3 (colour) and 4 (CMYK) can be read");

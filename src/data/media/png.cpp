@@ -109,12 +109,16 @@ class Reader {
           picture_.color_key = {{value, value, value}};
         }
         break;
-      case PNG_COLOR_TYPE_GRAY_ALPHA: picture_.mode = PictureMode::kGreyAlpha; break;
+      case PNG_COLOR_TYPE_GRAY_ALPHA:
+        picture_.mode = PictureMode::kGreyAlpha;
+        break;
       case PNG_COLOR_TYPE_RGB:
         picture_.mode = PictureMode::kRgb;
         if (has_key) picture_.color_key = {{low(key->red), low(key->green), low(key->blue)}};
         break;
-      case PNG_COLOR_TYPE_RGB_ALPHA: picture_.mode = PictureMode::kRgba; break;
+      case PNG_COLOR_TYPE_RGB_ALPHA:
+        picture_.mode = PictureMode::kRgba;
+        break;
       case PNG_COLOR_TYPE_PALETTE: {
         picture_.mode = PictureMode::kPalette;
         picture_.nearest_only = true;
@@ -128,10 +132,11 @@ class Reader {
         for (int i = 0; i < std::min(num_alphas, 256); ++i) picture_.palette[i][3] = alphas[i];
         break;
       }
-      default: fail<DataError>(origin_, ": PNG: unknown colour type");
+      default:
+        fail<DataError>(origin_, ": PNG: unknown colour type");
     }
-    picture_.has_alpha = has_key || picture_.mode == PictureMode::kGreyAlpha ||
-                         picture_.mode == PictureMode::kRgba;
+    picture_.has_alpha =
+        has_key || picture_.mode == PictureMode::kGreyAlpha || picture_.mode == PictureMode::kRgba;
   }
 
   bool transform() {

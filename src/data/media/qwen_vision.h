@@ -1,12 +1,14 @@
 #pragma once
 
 // From picture and video files to the rows that Qwen2-VL's and Qwen2.5-VL's vision tower takes. No
-// libtorch. Source: transformers 5.23, image_processing_qwen2_vl; see docs/specs for the rules.
+// libtorch. Source: transformers 5.23, image_processing_qwen2_vl; docs/spec/qwen2_5_vl.md,
+// section 4.
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -15,6 +17,7 @@
 
 #include "base/json.h"
 #include "data/media/image.h"
+#include "data/media/patchify.h"
 #include "data/media/resize.h"
 #include "data/media/video.h"
 #include "data/sample.h"
@@ -115,8 +118,8 @@ class QwenVision {
   /// the cell; inside a row: channel, frame, y, x.
   MediaPatches image(std::span<const std::byte> bytes, std::string_view origin) const;
   MediaPatches image(const std::filesystem::path& path) const;
-  /// From pixels already in memory (no pre-resize is skipped).
-  MediaPatches image(const RgbImage& picture, std::string_view origin = "picture") const;
+  /// From a picture already decoded; a pre-resize is applied as to a file.
+  MediaPatches image(Picture picture, std::string_view origin = "picture") const;
 
   MediaPatches video(const VideoSource& source) const;
   /// From frames already chosen; all of one size. @param fps of these frames; 0 = unknown (24).
@@ -124,7 +127,15 @@ class QwenVision {
                      std::string_view origin = "video") const;
 
  private:
+  MediaPlan plan(ImageSize size, int64_t frames, MediaKind kind, std::string_view origin) const;
+  MediaPatches image_patches(const RgbImage& image, std::string_view origin) const;
+  /// @param frames  calls the function it is given with every frame in order
+  MediaPatches collect_video(
+      const MediaPlan& plan, std::string_view origin,
+      const std::function<void(const std::function<void(Picture)>&)>& frames) const;
+
   VisionOptions options_;
+  NormalizeTable image_table_, video_table_;
 };
 
 }  // namespace triptych

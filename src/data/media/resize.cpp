@@ -146,10 +146,8 @@ constexpr ResizeKernels kResizePortable{
                                 out + y * axis.out * channels);
           }
         },
-    .vertical =
-        [](const ResizeAxis& axis, int64_t y, const uint8_t* in, int64_t row_bytes, uint8_t* out) {
-          vertical_portable(axis, y, in, row_bytes, 0, row_bytes, out);
-        }};
+    .vertical = [](const ResizeAxis& axis, int64_t y, const uint8_t* in, int64_t row_bytes,
+                   uint8_t* out) { vertical_portable(axis, y, in, row_bytes, 0, row_bytes, out); }};
 }  // namespace
 }  // namespace detail
 
@@ -213,8 +211,8 @@ void ResizePlan::vertical(const uint8_t* rows, int64_t begin, int64_t end, uint8
 }
 
 void ResizePlan::run(const uint8_t* pixels, uint8_t* out) const {
-  const ImageSize middle = vertical_first_ ? ImageSize{from_.width, to_.height}
-                                           : ImageSize{to_.width, from_.height};
+  const ImageSize middle =
+      vertical_first_ ? ImageSize{from_.width, to_.height} : ImageSize{to_.width, from_.height};
   const auto between = std::make_unique_for_overwrite<uint8_t[]>(middle.pixels() * channels_);
   if (!vertical_first_) {
     horizontal(pixels, between.get());
@@ -235,9 +233,9 @@ void ResizePlan::run(const uint8_t* pixels, uint8_t* out) const {
 std::vector<uint8_t> resize(std::span<const uint8_t> pixels, ImageSize from, ImageSize to,
                             int channels, const ResizeOptions& options) {
   const ResizePlan plan(from, to, channels, options);
-  require(static_cast<int64_t>(pixels.size()) == from.pixels() * channels, "resize: ",
-          pixels.size(), " bytes for ", from.width, " x ", from.height, " pixels of ", channels,
-          " channels");
+  require(static_cast<int64_t>(pixels.size()) == from.pixels() * channels,
+          "resize: ", pixels.size(), " bytes for ", from.width, " x ", from.height, " pixels of ",
+          channels, " channels");
   std::vector<uint8_t> out(to.pixels() * channels);
   plan.run(pixels.data(), out.data());
   return out;

@@ -1,5 +1,5 @@
-// The resize passes with AVX2. Pixels are widened to 16 bits, two taps are multiplied and added by one
-// instruction; 22-bit weights are cut into two halves that fit it (see ResizeAxis).
+// The resize passes with AVX2. Pixels are widened to 16 bits, two taps are multiplied and added by
+// one instruction; 22-bit weights are cut into two halves that fit it (see ResizeAxis).
 
 #include <immintrin.h>
 
@@ -48,10 +48,10 @@ __m256i load_two(const uint8_t* a, const uint8_t* b) {
 template <bool kSplit>
 __m256i rgb_pixel(const ResizeAxis& axis, int64_t x, const uint8_t* a, const uint8_t* b) {
   constexpr char z = -1;
-  const auto pair0 = _mm256_broadcastsi128_si256(
-      _mm_setr_epi8(0, z, 3, z, 1, z, 4, z, 2, z, 5, z, z, z, z, z));
-  const auto pair1 = _mm256_broadcastsi128_si256(
-      _mm_setr_epi8(6, z, 9, z, 7, z, 10, z, 8, z, 11, z, z, z, z, z));
+  const auto pair0 =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(0, z, 3, z, 1, z, 4, z, 2, z, 5, z, z, z, z, z));
+  const auto pair1 =
+      _mm256_broadcastsi128_si256(_mm_setr_epi8(6, z, 9, z, 7, z, 10, z, 8, z, 11, z, z, z, z, z));
   const int pairs = axis.taps / 2;
   const int32_t* high = &axis.high[x * pairs];
   const int32_t* low = kSplit ? &axis.low[x * pairs] : high;
@@ -83,8 +83,8 @@ int64_t rgb_rows(const ResizeAxis& axis, const uint8_t* a, const uint8_t* b, int
       _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, z, z, z, z));
   int64_t x = 0;
   for (; x + 4 <= end; x += 4) {
-    const auto p01 = _mm256_packs_epi32(rgb_pixel<kSplit>(axis, x, a, b),
-                                        rgb_pixel<kSplit>(axis, x + 1, a, b));
+    const auto p01 =
+        _mm256_packs_epi32(rgb_pixel<kSplit>(axis, x, a, b), rgb_pixel<kSplit>(axis, x + 1, a, b));
     const auto p23 = _mm256_packs_epi32(rgb_pixel<kSplit>(axis, x + 2, a, b),
                                         rgb_pixel<kSplit>(axis, x + 3, a, b));
     const auto bytes = _mm256_shuffle_epi8(_mm256_packus_epi16(p01, p23), squeeze);
@@ -95,8 +95,9 @@ int64_t rgb_rows(const ResizeAxis& axis, const uint8_t* a, const uint8_t* b, int
   return x;
 }
 
-/// How many outputs may be made with loads of 16 bytes and stores of 16 bytes, when `readable` bytes
-/// follow the start of the row. The last two pixels are left over for the overlap of the stores.
+/// How many outputs may be made with loads of 16 bytes and stores of 16 bytes, when `readable`
+/// bytes follow the start of the row. The last two pixels are left over for the overlap of the
+/// stores.
 int64_t safe_outputs(const ResizeAxis& axis, int64_t readable) {
   const auto reach = [&](int64_t x) { return axis.first[x] * int64_t{3} + axis.taps * 3 + 16; };
   int64_t end = std::max<int64_t>(axis.out - 2, 0);

@@ -13,21 +13,22 @@ namespace triptych {
 /// How one dim is resampled: output i is sum_j weight[i][j] * input[first[i] + j], in fixed point.
 struct ResizeAxis {
   int64_t in = 0, out = 0;
-  int taps = 0;                  ///< most that any output has, rounded up to even; shorter ones end in 0
-  int bits = 0;                  ///< fraction bits of a weight
+  int taps = 0;  ///< most that any output has, rounded up to even; shorter ones end in 0
+  int bits = 0;  ///< fraction bits of a weight
   std::vector<int32_t> first;    ///< [out]
   std::vector<int32_t> weights;  ///< [out, taps]
 
-  /// The same weights for multiply-add instructions on pairs of 16-bit numbers: two neighbouring taps
-  /// in one word. A weight of more than 16 bits is split, weight = (high << kLowBits) + low; `low` is
-  /// empty where the weights fit as they are.
+  /// The same weights for multiply-add instructions on pairs of 16-bit numbers: two neighbouring
+  /// taps in one word. A weight of more than 16 bits is split, weight = (high << kLowBits) + low;
+  /// `low` is empty where the weights fit as they are.
   static constexpr int kLowBits = 11;
   std::vector<int32_t> high, low;  ///< [out, taps / 2]
 
   bool identity() const { return in == out; }
 };
 
-ResizeAxis make_resize_axis(int64_t in, int64_t out, ResizeFilter filter, WeightPrecision precision);
+ResizeAxis make_resize_axis(int64_t in, int64_t out, ResizeFilter filter,
+                            WeightPrecision precision);
 
 /// One instruction set's code for the two passes.
 struct ResizeKernels {

@@ -1,4 +1,5 @@
-// The conversions of Pillow's convert("RGB") and of compositing on white, with their exact rounding.
+// The conversions of Pillow's convert("RGB") and of compositing on white, with their exact
+// rounding.
 
 #include <algorithm>
 #include <utility>
@@ -53,11 +54,15 @@ Rgb flatten(Rgba c, AlphaRule alpha) {
 int Picture::channels() const {
   switch (mode) {
     case PictureMode::kGrey:
-    case PictureMode::kPalette: return 1;
-    case PictureMode::kGreyAlpha: return 2;
-    case PictureMode::kRgb: return 3;
+    case PictureMode::kPalette:
+      return 1;
+    case PictureMode::kGreyAlpha:
+      return 2;
+    case PictureMode::kRgb:
+      return 3;
     case PictureMode::kRgba:
-    case PictureMode::kCmyk: return 4;
+    case PictureMode::kCmyk:
+      return 4;
   }
   return 0;
 }
@@ -112,6 +117,13 @@ RgbImage to_rgb(Picture picture, AlphaRule alpha) {
     }
   }
   return image;
+}
+
+Picture to_picture(RgbImage image) {
+  return {.mode = PictureMode::kRgb,
+          .size = image.size,
+          .samples = std::move(image.pixels),
+          .warning = std::move(image.warning)};
 }
 
 }  // namespace triptych

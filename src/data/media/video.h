@@ -7,6 +7,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/media/image.h"
@@ -55,17 +56,18 @@ struct FrameChoice {
 /// @param temporal_patch  counts are made multiples of it
 /// @throws DataError when the clip has fewer frames than the rule can work with.
 FrameChoice choose_frames(const VideoInfo& info, const VideoSamplingOptions& options,
-                          int64_t temporal_patch = 2);
+                          int64_t temporal_patch = 2, std::string_view origin = "video");
 
 /// Decodes the frames `indices` (ascending, repeats allowed) and hands them over in that order with
 /// their place in `indices`. A long gap is skipped by seeking to the key frame before the next
-/// wanted frame; short ones are decoded through. Colours use the stream's own matrix and range
-/// (BT.601 for small, BT.709 for large pictures where it names none). Rotation is not applied.
+/// wanted frame; short ones are decoded through. Colours use the stream's own matrix and range;
+/// BT.601 and limited range where it names none, as the decoders of the references do. Rotation is
+/// not applied.
 ///
 /// @throws DataError "path: frame 17 (0.68 s): ..." for a frame that is corrupt or missing: none is
 ///   ever left out silently.
 void read_frames(const std::filesystem::path& path, std::span<const int64_t> indices,
-                 const std::function<void(size_t place, const RgbImage& frame)>& take,
+                 const std::function<void(size_t place, RgbImage frame)>& take,
                  const VideoLimits& limits = {});
 /// All of them at once.
 std::vector<RgbImage> read_frames(const std::filesystem::path& path,

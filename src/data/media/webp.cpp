@@ -16,11 +16,16 @@ const uint8_t* data(Bytes bytes) { return reinterpret_cast<const uint8_t*>(bytes
 
 std::string_view words(VP8StatusCode status) {
   switch (status) {
-    case VP8_STATUS_OUT_OF_MEMORY: return "out of memory";
-    case VP8_STATUS_BITSTREAM_ERROR: return "bitstream error";
-    case VP8_STATUS_UNSUPPORTED_FEATURE: return "unsupported feature";
-    case VP8_STATUS_NOT_ENOUGH_DATA: return "not enough data";
-    default: return "invalid data";
+    case VP8_STATUS_OUT_OF_MEMORY:
+      return "out of memory";
+    case VP8_STATUS_BITSTREAM_ERROR:
+      return "bitstream error";
+    case VP8_STATUS_UNSUPPORTED_FEATURE:
+      return "unsupported feature";
+    case VP8_STATUS_NOT_ENOUGH_DATA:
+      return "not enough data";
+    default:
+      return "invalid data";
   }
 }
 
@@ -60,6 +65,9 @@ Picture decode_webp(Bytes bytes, std::string_view origin) {
   picture.samples.resize(picture.size.pixels() * picture.channels());
   if (found.has_animation) {
     decode_first_frame(bytes, origin, picture);
+    if (!found.has_alpha) {  // what no frame covers is not transparent then
+      for (size_t i = 3; i < picture.samples.size(); i += 4) picture.samples[i] = 255;
+    }
     return picture;
   }
 
