@@ -16,7 +16,7 @@ void check_pairs(const Adapter& adapter, const std::string& origin) {
     const bool is_a = name.ends_with(kA), is_b = name.ends_with(kB);
     if (!is_a && !is_b) continue;
     const std::string module = name.substr(0, name.size() - kA.size());
-    const auto other = module + std::string(is_a ? kB : kA);
+    const std::string other = detail::join_parts(module, is_a ? kB : kA);
     require<DataError>(adapter.tensors.contains(other), origin, ": has '", name, "' but no '",
                        other, "'");
     const int64_t rank = adapter.config.rank_of(module);
@@ -54,7 +54,7 @@ Adapter load_adapter(const fs::path& folder) {
 HubLayout adapter_layout(const std::map<std::string, at::Tensor>& tensors) {
   std::vector<StoredTensor> stored;
   for (const auto& [name, tensor] : tensors) {
-    stored.push_back({.name = std::string(kAdapterPrefix) + name,
+    stored.push_back({.name = detail::join_parts(kAdapterPrefix, name),
                       .type = stored_type_of(tensor.scalar_type()),
                       .shape = tensor.sizes().vec()});
   }
