@@ -42,9 +42,9 @@ void read_option_assignment(OptionsRef options, std::string_view assignment, std
 
 /// Where values come from, strongest last.
 struct OptionSources {
-  std::filesystem::path file;             ///< empty: none
+  std::filesystem::path file;  ///< empty: none
   const char* const* environment = nullptr;
-  std::vector<std::string> assignments;   ///< of --set, in order
+  std::vector<std::string> assignments;  ///< of --set, in order
 };
 
 /// All of the above. @throws UsageError with every problem, one a line.
@@ -52,8 +52,8 @@ OptionOrigins read_options(OptionsRef options, const OptionSources& sources);
 
 /// One option with its value now.
 struct OptionLine {
-  std::string path;      ///< "train.steps", "data.train[0].path"
-  OptionValue value;     ///< Unset: an optional without a value
+  std::string path;   ///< "train.steps", "data.train[0].path"
+  OptionValue value;  ///< Unset: an optional without a value
   bool is_default = false;
   const OptionSchema* schema = nullptr;
 };
@@ -69,7 +69,8 @@ std::string options_toml(ConstOptionsRef options);
 std::string options_origin_text(ConstOptionsRef options, const OptionOrigins& origins,
                                 bool only_changed = false);
 
-/// One line of JSON with every option, keys in order of declaration: equal text means equal options.
+/// One line of JSON with every option, keys in order of declaration: equal text means equal
+/// options.
 std::string options_json(ConstOptionsRef options);
 
 /// XXH3 of options_json, for the check that all ranks run the same configuration.

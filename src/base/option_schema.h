@@ -12,8 +12,8 @@ namespace triptych {
 
 struct TableSchema;
 
-/// One row of a struct's fields(), with the C++ type behind functions. `object` is always the struct
-/// that has the row.
+/// One row of a struct's fields(), with the C++ type behind functions. `object` is always the
+/// struct that has the row.
 struct OptionSchema {
   enum class Kind { kValue, kTable, kOptionalTable, kTableList };
   Kind kind = Kind::kValue;
@@ -29,8 +29,9 @@ struct OptionSchema {
   const TableSchema* table = nullptr;
   std::function<size_t(const void* object)> count;  ///< 1 for a table, 0 or 1 for an optional one
   std::function<const void*(const void* object, size_t index)> at;
-  std::function<void*(void* object)> append;  ///< the table itself; makes an optional; adds to a list
-  std::function<void(void* object)> clear;    ///< a list or an optional: nothing left
+  std::function<void*(void* object)>
+      append;                               ///< the table itself; makes an optional; adds to a list
+  std::function<void(void* object)> clear;  ///< a list or an optional: nothing left
 };
 
 /// The rows of one struct.

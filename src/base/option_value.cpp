@@ -11,6 +11,15 @@ namespace {
 
 using Kind = OptionType::Kind;
 
+std::string join_with(const std::vector<std::string>& parts, std::string_view separator) {
+  std::string text;
+  for (const std::string& part : parts) {
+    if (&part != &parts.front()) text += separator;
+    text += part;
+  }
+  return text;
+}
+
 std::string plural(const OptionType& type) {
   switch (type.kind) {
     case Kind::kBool:
@@ -26,9 +35,9 @@ std::string plural(const OptionType& type) {
     case Kind::kChoice:
       return type_text(type);
     case Kind::kList:
-      return "lists of " + plural(type.items[0]);
+      return fmt::format("lists of {}", plural(type.items[0]));
     case Kind::kEither:
-      return "(" + type_text(type) + ")";
+      return fmt::format("({})", type_text(type));
   }
   return "";
 }
@@ -89,7 +98,7 @@ std::string shown(const OptionValue& value) {
     while (cut > 0 && (static_cast<unsigned char>(text[cut]) & 0xC0) == 0x80) --cut;
     text = text.substr(0, cut) + "...";
   }
-  return "= " + text + " ";
+  return fmt::format("= {} ", text);
 }
 
 std::string wrong_type(const OptionType& type, const OptionValue& value) {
@@ -160,14 +169,14 @@ std::string type_text(const OptionType& type) {
     case Kind::kPath:
       return "path";
     case Kind::kChoice:
-      return fmt::format("{}", fmt::join(type.choices, " | "));
+      return join_with(type.choices, " | ");
     case Kind::kList:
       return (type.count > 0 ? fmt::format("list of {} ", type.count) : "list of ") +
              plural(type.items[0]);
     case Kind::kEither: {
       std::vector<std::string> parts;
       for (const OptionType& item : type.items) parts.push_back(type_text(item));
-      return fmt::format("{}", fmt::join(parts, " | "));
+      return join_with(parts, " | ");
     }
   }
   return "";
@@ -223,12 +232,12 @@ std::string value_text(const OptionValue& value) {
   if (const auto* list = value.as<OptionValue::List>()) {
     std::vector<std::string> parts;
     for (const OptionValue& item : *list) parts.push_back(value_text(item));
-    return fmt::format("[{}]", fmt::join(parts, ", "));
+    return fmt::format("[{}]", join_with(parts, ", "));
   }
   if (const auto* table = value.as<OptionValue::Table>()) {
     std::vector<std::string> parts;
     for (const auto& [key, item] : *table) parts.push_back(key + " = " + value_text(item));
-    return fmt::format("{{{}}}", fmt::join(parts, ", "));
+    return fmt::format("{{{}}}", join_with(parts, ", "));
   }
   return "unset";
 }

@@ -196,8 +196,8 @@ struct Codec<std::variant<T...>> {
     return {.kind = OptionType::Kind::kEither, .items = {Codec<T>::describe()...}};
   }
   static OptionValue to_value(const std::variant<T...>& x) {
-    return std::visit(
-        [](const auto& y) { return Codec<std::decay_t<decltype(y)>>::to_value(y); }, x);
+    return std::visit([](const auto& y) { return Codec<std::decay_t<decltype(y)>>::to_value(y); },
+                      x);
   }
   static std::variant<T...> from_value(const OptionValue& v) {
     std::variant<T...> x;
