@@ -1,12 +1,16 @@
 // The one file that knows which collective library is underneath. Gloo's headers are Debian's, its
 // code is libtorch's; the classes used here have the same layout in both.
-#define USE_C10D_GLOO 1
+#ifndef USE_C10D_GLOO
+#define USE_C10D_GLOO
+#endif
 #include <c10/util/Exception.h>
 
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #ifdef TRIPTYCH_CUDA
-#define USE_C10D_NCCL 1
+#ifndef USE_C10D_NCCL
+#define USE_C10D_NCCL
+#endif
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 #endif
 
@@ -39,8 +43,7 @@ c10::intrusive_ptr<c10d::Backend> make_nccl(const GroupHost& host,
   options->timeout = host.timeout;
   auto backend = c10::make_intrusive<c10d::ProcessGroupNCCL>(store, static_cast<int>(rank),
                                                              static_cast<int>(size), options);
-  backend->setBoundDeviceId(
-      at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(host.local_rank)));
+  backend->setBoundDeviceId(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(host.local_rank)));
   return backend;
 }
 #endif

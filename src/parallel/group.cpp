@@ -1,5 +1,6 @@
 #include "parallel/group.h"
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 
@@ -18,16 +19,26 @@ namespace {
 
 c10d::ReduceOp to_c10d(ReduceOp op) {
   switch (op) {
-    case ReduceOp::kMax: return c10d::ReduceOp::MAX;
-    case ReduceOp::kMin: return c10d::ReduceOp::MIN;
-    case ReduceOp::kSum: break;
+    case ReduceOp::kMax:
+      return c10d::ReduceOp::MAX;
+    case ReduceOp::kMin:
+      return c10d::ReduceOp::MIN;
+    case ReduceOp::kSum:
+      break;
   }
   return c10d::ReduceOp::SUM;
 }
 
-std::string list(const std::vector<int64_t>& members) {
-  return fmt::format("{{{}}}", fmt::join(members, ","));
+std::string joined(at::IntArrayRef values, std::string_view separator) {
+  std::string text;
+  for (const auto value : values) {
+    if (!text.empty()) text += separator;
+    text += std::to_string(value);
+  }
+  return text;
 }
+
+std::string list(const std::vector<int64_t>& members) { return "{" + joined(members, ",") + "}"; }
 
 /// Short for long lists of members, equal on every rank.
 std::string store_name(const std::vector<int64_t>& members) {
@@ -60,7 +71,6 @@ void Pending::wait() {
 
 struct Group::Connection {
   c10::intrusive_ptr<c10d::Backend> backend;
-  c10::DeviceType device = c10::DeviceType::CPU;
   int64_t sequence = 0;
 };
 
@@ -76,37 +86,30 @@ Group::~Group() = default;
 
 namespace {
 
-/// Runs one launch with its record; a failure at launch is reported like one while waiting.
-template <class Launch>
-c10::intrusive_ptr<c10d::Work> launch_recorded(GroupHost& host, const std::string& text,
-                                               const Launch& launch) {
-  try {
-    return launch();
-  } catch (const std::exception& error) {
-    host.fail(text, message_of(error));
-  }
-  return nullptr;
-}
-
 /// `launch.check_collectives`: every member says in the store which collective it is about to run,
 /// so that a mismatch is an error with both names instead of a hang.
-void compare_records(GroupHost& host, const std::vector<int64_t>& members, int64_t sequence,
-                     const std::string& what, const std::string& text) {
+void compare_records(const GroupHost& host, const std::vector<int64_t>& members, int64_t sequence,
+                     const std::string& what) {
   const auto key = [&](int64_t rank) {
     return fmt::format("check/{}/{}/{}", store_name(members), sequence, rank);
   };
   host.store->set(key(host.rank), what);
   for (const auto rank : members) {
-    std::string other;
     try {
       host.store->wait({key(rank)}, host.timeout);
-      other = host.store->get_to_str(key(rank));
     } catch (const std::exception& error) {
-      host.fail(text, fmt::format("rank {} did not announce it: {}", rank, message_of(error)));
+      host.fail(what, fmt::format("rank {} did not announce it: {}", rank, message_of(error)));
     }
+    const auto other = host.store->get_to_str(key(rank));
     require<PeerError>(other == what, "rank ", host.rank, " calls ", what, ", rank ", rank,
                        " calls ", other, "; all ranks of a group must call the same collectives");
   }
+}
+
+std::string describe(const at::Tensor& tensor) {
+  return tensor.defined() ? fmt::format(" [{}] {}", joined(tensor.sizes(), ", "),
+                                        c10::toString(tensor.scalar_type()))
+                          : std::string();
 }
 
 }  // namespace
@@ -114,12 +117,11 @@ void compare_records(GroupHost& host, const std::vector<int64_t>& members, int64
 Group::Connection& Group::connection() {
   if (connection_) return *connection_;
   auto fresh = std::make_unique<Connection>();
-  fresh->device = host_->device;
   const auto text = fmt::format("connecting {} {}", name_, list(members_));
   const auto record = host_->log.begin(text);
   try {
-    fresh->backend = make_backend(*host_, host_->device, store_name(members_) + "/" + name_, rank_,
-                                  size());
+    fresh->backend =
+        make_backend(*host_, host_->device, store_name(members_) + "/" + name_, rank_, size());
   } catch (const std::exception& error) {
     host_->fail(text, message_of(error));
   }
@@ -128,9 +130,32 @@ Group::Connection& Group::connection() {
   return *connection_;
 }
 
-#define TRIPTYCH_UNUSED
+template <class Call>
+Pending Group::launch(const char* operation, const at::Tensor& shaped_like, std::string_view tag,
+                      std::vector<at::Tensor> tensors, const Call& call) {
+  auto& to = connection();
+  auto work = std::make_shared<Pending::Work>();
+  work->host = host_;
+  work->tensors = std::move(tensors);
+  work->text =
+      fmt::format("{} #{} of {} {}{}{}", operation, ++to.sequence, name_, list(members_),
+                  describe(shaped_like), tag.empty() ? std::string() : fmt::format(" '{}'", tag));
+  if (host_->check_collectives) compare_records(*host_, members_, to.sequence, work->text);
+  work->record = host_->log.begin(work->text);
+  try {
+    work->work = call(*to.backend);
+  } catch (const std::exception& error) {
+    host_->fail(work->text, message_of(error));
+  }
+  Pending pending;
+  pending.work_ = std::move(work);
+  return pending;
+}
+
 Pending Group::all_reduce_async(const at::Tensor& tensor, ReduceOp op, std::string_view tag) {
-  require(tensor.is_contiguous(), "all_reduce of ", name_, ": the tensor must be contiguous");
+  require(tensor.is_contiguous(), "all_reduce of ", name_, ": the tensor ", tensor.sizes(),
+          " must be contiguous");
+  if (size() == 1) return {};
   return launch("all_reduce", tensor, tag, {tensor}, [&](c10d::Backend& backend) {
     c10d::AllreduceOptions options;
     options.reduceOp = to_c10d(op);
@@ -138,3 +163,98 @@ Pending Group::all_reduce_async(const at::Tensor& tensor, ReduceOp op, std::stri
     return backend.allreduce(tensors, options);
   });
 }
+
+Pending Group::all_gather_into_async(const at::Tensor& output, const at::Tensor& input,
+                                     std::string_view tag) {
+  require(output.is_contiguous() && input.is_contiguous() &&
+              output.numel() == input.numel() * size() &&
+              output.scalar_type() == input.scalar_type(),
+          "all_gather of ", name_, ": output ", output.sizes(), " must be contiguous and ", size(),
+          " times the contiguous input ", input.sizes(), " of the same dtype");
+  if (size() == 1) {
+    if (output.data_ptr() != input.data_ptr()) output.view(-1).copy_(input.view(-1));
+    return {};
+  }
+  return launch("all_gather", output, tag, {output, input}, [&](c10d::Backend& backend) {
+    auto out = output, in = input;
+    return backend._allgather_base(out, in);
+  });
+}
+
+Pending Group::reduce_scatter_into_async(const at::Tensor& output, const at::Tensor& input,
+                                         std::string_view tag) {
+  require(output.is_contiguous() && input.is_contiguous() &&
+              input.numel() == output.numel() * size() &&
+              output.scalar_type() == input.scalar_type(),
+          "reduce_scatter of ", name_, ": input ", input.sizes(), " must be contiguous and ",
+          size(), " times the contiguous output ", output.sizes(), " of the same dtype");
+  if (size() == 1) {
+    if (output.data_ptr() != input.data_ptr()) output.view(-1).copy_(input.view(-1));
+    return {};
+  }
+  const auto mine = input.view(-1).narrow(0, rank_ * output.numel(), output.numel());
+  if (mine.data_ptr() == output.data_ptr() && scatters_by_all_reduce(host_->device)) {
+    // Gloo would copy the whole input and all-reduce the copy
+    return launch("reduce_scatter", input, tag, {output, input}, [&](c10d::Backend& backend) {
+      std::vector<at::Tensor> tensors{input};
+      return backend.allreduce(tensors);
+    });
+  }
+  return launch("reduce_scatter", input, tag, {output, input}, [&](c10d::Backend& backend) {
+    auto out = output, in = input;
+    return backend._reduce_scatter_base(out, in);
+  });
+}
+
+void Group::all_reduce(const at::Tensor& tensor, ReduceOp op, std::string_view tag) {
+  all_reduce_async(tensor, op, tag).wait();
+}
+
+void Group::all_gather_into(const at::Tensor& output, const at::Tensor& input,
+                            std::string_view tag) {
+  all_gather_into_async(output, input, tag).wait();
+}
+
+void Group::reduce_scatter_into(const at::Tensor& output, const at::Tensor& input,
+                                std::string_view tag) {
+  reduce_scatter_into_async(output, input, tag).wait();
+}
+
+void Group::broadcast(const at::Tensor& tensor, int64_t root, std::string_view tag) {
+  require(tensor.is_contiguous() && root >= 0 && root < size(), "broadcast of ", name_,
+          ": the tensor ", tensor.sizes(), " must be contiguous and the root ", root, " below ",
+          size());
+  if (size() == 1) return;
+  launch("broadcast", tensor, tag, {tensor}, [&](c10d::Backend& backend) {
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    std::vector<at::Tensor> tensors{tensor};
+    return backend.broadcast(tensors, options);
+  }).wait();
+}
+
+void Group::barrier(std::string_view tag) {
+  if (size() == 1) return;
+  launch("barrier", {}, tag, {}, [](c10d::Backend& backend) { return backend.barrier(); }).wait();
+}
+
+std::vector<std::string> Group::all_gather_strings(const std::string& mine, std::string_view tag) {
+  if (size() == 1) return {mine};
+  const auto lengths = at::zeros({size()}, at::kLong);
+  const auto length = lengths.narrow(0, rank_, 1);
+  length.fill_(static_cast<int64_t>(mine.size()));
+  all_gather_into(lengths, length.clone(), tag);
+  const auto longest = std::max<int64_t>(1, lengths.max().item<int64_t>());
+  const auto text = at::zeros({longest}, at::kByte),
+             texts = at::empty({size(), longest}, at::kByte);
+  std::memcpy(text.data_ptr(), mine.data(), mine.size());
+  all_gather_into(texts, text, tag);
+  std::vector<std::string> result;
+  for (int64_t i = 0; i < size(); ++i) {
+    const auto* begin = static_cast<const char*>(texts.const_data_ptr()) + i * longest;
+    result.emplace_back(begin, static_cast<size_t>(lengths[i].item<int64_t>()));
+  }
+  return result;
+}
+
+}  // namespace triptych

@@ -84,6 +84,10 @@ class Group {
  private:
   struct Connection;
   Connection& connection();
+  /// Records, launches and wraps one collective; `call` gets the backend and returns its work.
+  template <class Call>
+  Pending launch(const char* operation, const at::Tensor& shaped_like, std::string_view tag,
+                 std::vector<at::Tensor> tensors, const Call& call);
 
   std::shared_ptr<GroupHost> host_;
   std::string name_ = "self";

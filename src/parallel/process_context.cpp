@@ -1,0 +1,303 @@
+#include "parallel/process_context.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/ops/full.h>
+#include <unistd.h>
+
+#include <array>
+#include <map>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include "base/clock.h"
+#include "base/format.h"
+#include "base/log.h"
+#include "parallel/group_host.h"
+#include "parallel/rank_comparison.h"
+#include "parallel/watchdog.h"
+
+namespace triptych {
+
+namespace {
+
+using Store = c10::intrusive_ptr<c10d::Store>;
+
+std::string read_host_name() {
+  std::array<char, 256> name{};
+  ::gethostname(name.data(), name.size() - 1);
+  return name.data();
+}
+
+std::chrono::milliseconds milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+}
+
+/// A store of its own for every attempt: under torchrun the server survives a restart.
+std::string store_prefix() {
+  return fmt::format("triptych/{}/{}", process_variable("TORCHELASTIC_RUN_ID").value_or("run"),
+                     process_variable("TORCHELASTIC_RESTART_COUNT").value_or("0"));
+}
+
+Store connect(const LaunchEnvironment& env, double timeout_s) {
+  c10d::TCPStoreOptions options;
+  options.port = static_cast<uint16_t>(env.port);
+  options.waitWorkers = false;
+  options.timeout = milliseconds(timeout_s);
+  return c10::make_intrusive<c10d::TCPStore>(env.address, options);
+}
+
+Store serve(const LaunchEnvironment& env, double timeout_s) {
+  c10d::TCPStoreOptions options;
+  options.port = static_cast<uint16_t>(env.port);
+  options.isServer = true;
+  options.waitWorkers = false;
+  options.timeout = milliseconds(timeout_s);
+  if (env.store_fd >= 0) options.masterListenFd = static_cast<int>(env.store_fd);
+  try {
+    return c10::make_intrusive<c10d::TCPStore>(env.address, options);
+  } catch (const std::exception& error) {
+    fail<UsageError>("rank 0 cannot serve the rendezvous store at ", env.address, ":", env.port,
+                     ": ", message_of(error),
+                     "; is the port in use, or the address not this host's?");
+  }
+}
+
+/// Under torchrun a server may already listen on the port: so rank 0 tries to be a client first.
+Store join_store(const LaunchEnvironment& env, double timeout_s) {
+  const bool our_launcher = env.store_fd >= 0;
+  if (env.rank == 0 && our_launcher) return serve(env, timeout_s);
+  if (env.rank == 0) {
+    try {
+      return connect(env, 2);
+    } catch (const std::exception&) {
+      return serve(env, timeout_s);
+    }
+  }
+  try {
+    return connect(env, timeout_s);
+  } catch (const std::exception& error) {
+    fail<PeerError>("rank ", env.rank, " finds no rendezvous store of rank 0 at ", env.address, ":",
+                    env.port, " within ", timeout_s, " s: ", message_of(error));
+  }
+}
+
+}  // namespace
+
+struct ProcessContext::Impl {
+  LaunchEnvironment environment;
+  ProcessOptions options;
+  std::string host_name = read_host_name();
+  Mesh mesh;
+  MeshCoordinates coordinates;
+  std::shared_ptr<GroupHost> host = std::make_shared<GroupHost>();
+  // members -> group; destroyed last to first made, before the store
+  std::map<std::vector<int64_t>, std::unique_ptr<Group>> groups;
+  std::shared_ptr<GroupHost> control_host;  // with a CUDA device: the same over the CPU
+  std::unique_ptr<Group> control;
+  std::unique_ptr<Watchdog> watchdog;
+  bool agreed_failure = false;  // every rank throws the same; nobody needs to be told
+
+  int64_t world_size() const { return environment.world_size; }
+
+  Group& group(const std::vector<int64_t>& members, const std::string& name) {
+    auto& slot = groups[members];
+    if (!slot) {
+      slot = members.size() == 1 ? std::make_unique<Group>()
+                                 : std::make_unique<Group>(host, name, members);
+    }
+    return *slot;
+  }
+
+  void start_watchdog() {
+    Watchdog::Options watch;
+    watch.rank = environment.rank;
+    watch.world_size = world_size();
+    watch.host_name = host_name;
+    watch.address = fmt::format("{}:{}", environment.address, environment.port);
+    watch.poll_s = options.poll_s;
+    watch.warn_after_s = options.warn_after_s;
+    // a connection of its own: a blocking wait holds the other one
+    const auto store = c10::make_intrusive<c10d::PrefixStore>(
+        store_prefix(), connect(environment, options.rendezvous_timeout_s));
+    watchdog = std::make_unique<Watchdog>(watch, store, host);
+  }
+
+  /// Throws for a collective that failed, with the rank at fault where it can be found out.
+  [[noreturn]] void collective_failed(const std::string& collective, const std::string& cause) {
+    const auto verdict = watchdog->find_culprit(collective, cause);
+    if (!verdict.told_by.empty()) fail<StoppedByPeer>(verdict.told_by);
+    fail<PeerError>("rank ", environment.rank, " (", host_name, "), step ", host->step.load(), ": ",
+                    collective, " failed: ", verdict.text, host->log.recent(8));
+  }
+
+  /// Waits until every rank has set its key, at most `timeout_s`.
+  bool wait_for_all(const std::string& stem, double timeout_s) const {
+    std::vector<std::string> keys;
+    for (int64_t r = 0; r < world_size(); ++r) keys.push_back(stem + std::to_string(r));
+    try {
+      host->store->wait(keys, milliseconds(timeout_s));
+      return true;
+    } catch (const std::exception&) {
+      return false;
+    }
+  }
+};
+
+ProcessContext::ProcessContext() : ProcessContext(LaunchEnvironment{.local_world_size = 1}, {}) {}
+
+ProcessContext::ProcessContext(const LaunchEnvironment& environment, const ProcessOptions& options)
+    : impl_(std::make_unique<Impl>()) {
+  auto& self = *impl_;
+  self.environment = environment;
+  self.options = options;
+  auto& env = self.environment;
+  auto& host = *self.host;
+  host.rank = env.rank;
+  host.world_size = env.world_size;
+  host.local_rank = env.local_rank;
+  host.device = options.device;
+  host.timeout = milliseconds(options.timeout_s);
+  host.check_collectives = options.check_collectives;
+  set_log_rank(static_cast<int>(env.rank));
+  if (options.device == c10::DeviceType::CUDA) {
+    const auto devices =
+        at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
+    require<UsageError>(env.local_rank < devices, "device: local rank ", env.local_rank,
+                        " has no CUDA device, ", devices, " are visible; start at most ", devices,
+                        " processes on ", self.host_name, " or see CUDA_VISIBLE_DEVICES");
+  }
+
+  if (env.world_size > 1) {
+    const auto store = join_store(env, options.rendezvous_timeout_s);
+    host.store = c10::make_intrusive<c10d::PrefixStore>(store_prefix(), store);
+    host.store->set("host/" + std::to_string(env.rank), self.host_name);
+    if (!self.wait_for_all("host/", options.rendezvous_timeout_s)) {
+      std::string missing;
+      for (int64_t r = 0; r < env.world_size; ++r) {
+        if (!host.store->check({"host/" + std::to_string(r)})) missing += " " + std::to_string(r);
+      }
+      fail<PeerError>("rank ", env.rank, ": not all of ", env.world_size, " ranks came to ",
+                      env.address, ":", env.port, " within ", options.rendezvous_timeout_s,
+                      " s; missing:", missing);
+    }
+    int64_t here = 0;
+    for (int64_t r = 0; r < env.world_size; ++r) {
+      here += host.store->get_to_str("host/" + std::to_string(r)) == self.host_name ? 1 : 0;
+    }
+    env.local_world_size = here;
+    const auto wanted = process_variable("GLOO_SOCKET_IFNAME");
+    host.device_interface = wanted ? *wanted : here == env.world_size ? "lo" : "";
+    host.fail = [impl = impl_.get()](const std::string& collective, const std::string& cause) {
+      impl->collective_failed(collective, cause);
+    };
+    self.start_watchdog();
+  }
+  env.local_world_size = std::max<int64_t>(1, env.local_world_size);
+  self.options.threads = threads_per_process(options.threads, env.local_world_size);
+  at::set_num_threads(static_cast<int>(self.options.threads));
+  set_mesh({});
+}
+
+ProcessContext::~ProcessContext() {
+  if (impl_->watchdog) impl_->watchdog->stop();
+}
+
+int64_t ProcessContext::rank() const { return impl_->environment.rank; }
+int64_t ProcessContext::world_size() const { return impl_->environment.world_size; }
+int64_t ProcessContext::local_rank() const { return impl_->environment.local_rank; }
+int64_t ProcessContext::local_world_size() const { return impl_->environment.local_world_size; }
+const std::string& ProcessContext::host_name() const { return impl_->host_name; }
+int64_t ProcessContext::threads() const { return impl_->options.threads; }
+
+void ProcessContext::set_mesh(const MeshShape& shape) {
+  impl_->mesh = Mesh(world_size(), shape);
+  impl_->coordinates = impl_->mesh.coordinates(rank());
+}
+const Mesh& ProcessContext::mesh() const { return impl_->mesh; }
+const MeshCoordinates& ProcessContext::coordinates() const { return impl_->coordinates; }
+
+Group& ProcessContext::group(MeshDims dims) {
+  return impl_->group(impl_->mesh.ranks(dims, rank()), to_string(dims));
+}
+
+Group& ProcessContext::control() {
+  if (impl_->options.device == c10::DeviceType::CPU || world_size() == 1) return world();
+  if (!impl_->control) {
+    auto host = std::make_shared<GroupHost>();
+    host->rank = impl_->host->rank;
+    host->world_size = impl_->host->world_size;
+    host->store = impl_->host->store;
+    host->device_interface = impl_->host->device_interface;
+    host->timeout = impl_->host->timeout;
+    host->fail = impl_->host->fail;
+    impl_->control_host = host;
+    impl_->control =
+        std::make_unique<Group>(host, "control", impl_->mesh.ranks(kWorldGroup, rank()));
+  }
+  return *impl_->control;
+}
+
+void ProcessContext::compare_configuration(const Json& configuration, const std::string& version) {
+  if (world_size() == 1) return;
+  auto& self = *impl_;
+  const RankComparison::Self mine{.rank = rank(),
+                                  .world_size = world_size(),
+                                  .host_name = self.host_name,
+                                  .device = c10::DeviceTypeName(self.options.device, true),
+                                  .version = version,
+                                  .configuration = configuration};
+  const auto verdict =
+      RankComparison(self.host->store, milliseconds(self.options.timeout_s)).run(mine);
+  if (verdict.empty()) return;
+  self.agreed_failure = true;
+  self.host->store->set("read/" + std::to_string(rank()), "1");
+  if (rank() == 0) self.wait_for_all("read/", 5);  // rank 0 takes the store with it
+  throw UsageError(verdict);
+}
+
+void ProcessContext::set_step(int64_t step) { impl_->host->step = step; }
+
+bool ProcessContext::any(bool mine) {
+  if (world_size() == 1) return mine;
+  const auto flag = at::full({1}, mine ? 1 : 0, at::kInt);
+  control().all_reduce(flag, ReduceOp::kMax, "flag");
+  return flag.item<int>() != 0;
+}
+
+bool ProcessContext::report_failure(const std::exception& error) noexcept {
+  auto& self = *impl_;
+  if (!self.watchdog || self.agreed_failure) return true;
+  if (dynamic_cast<const StoppedByPeer*>(&error) != nullptr) {
+    log_info("stopped: {}", error.what());
+    self.watchdog->leave();
+    return false;
+  }
+  try {
+    const bool first = self.watchdog->publish_failure(message_of(error));
+    self.watchdog->leave();
+    return first;
+  } catch (const std::exception&) {  // the store is gone: nobody is left to be told
+    return true;
+  }
+}
+
+void ProcessContext::close() {
+  auto& self = *impl_;
+  if (!self.watchdog) return;
+  world().barrier("end");
+  self.watchdog->stop();
+  self.control.reset();
+  self.groups.clear();
+  self.host->store->set("done/" + std::to_string(rank()), "1");
+  if (rank() == 0) self.wait_for_all("done/", 30);
+  self.watchdog.reset();
+}
+
+OptimizerGroups optimizer_groups(ProcessContext& process, int64_t zero) {
+  return {.gradients = &process.group(kGradientGroup),
+          .norm = &process.group(zero == 0 ? kModelGroup : kWorldGroup),
+          .coordinates = process.coordinates()};
+}
+
+}  // namespace triptych
