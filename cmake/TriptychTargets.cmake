@@ -9,6 +9,9 @@ function(_triptych_common target)
   if(A_TORCH)
     target_link_libraries(${target} PUBLIC triptych_torch)
     target_precompile_headers(${target} REUSE_FROM triptych_pch)
+    # The header was precompiled with -fPIC; a program would otherwise ask for -fPIE and not match.
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE -fPIC)
   endif()
 endfunction()
 

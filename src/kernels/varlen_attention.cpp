@@ -1,0 +1,101 @@
+#include "kernels/varlen_attention.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/grad_mode.h>
+
+#include <cmath>
+
+#include "base/error.h"
+#include "kernels/reference.h"
+
+namespace triptych {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  require(q.dim() == 3 && k.dim() == 3 && v.dim() == 3,
+          "attention: q, k and v must be [tokens, heads, head dim]; q ", q.sizes(), ", k ",
+          k.sizes(), ", v ", v.sizes());
+  require(k.sizes() == v.sizes() && q.size(2) == k.size(2), "attention: k ", k.sizes(), " and v ",
+          v.sizes(), " must be alike, with q's head dim; q ", q.sizes());
+  require(k.size(1) > 0 && q.size(1) % k.size(1) == 0, "attention: query heads H=", q.size(1),
+          " must be a multiple of key/value heads G=", k.size(1), "; q ", q.sizes(), ", k ",
+          k.sizes());
+  require(q.scalar_type() == k.scalar_type() && q.scalar_type() == v.scalar_type(),
+          "attention: q is ", q.scalar_type(), ", k ", k.scalar_type(), ", v ", v.scalar_type(),
+          "; one dtype is needed");
+}
+
+void check_bounds(const at::Tensor& cu_seqlens, int64_t T) {
+  const auto bounds = cu_seqlens.to(at::kCPU, at::kLong).contiguous();
+  const auto* b = bounds.const_data_ptr<int64_t>();
+  const int64_t n = bounds.numel();
+  require(n >= 1 && b[0] == 0 && b[n - 1] == T, "attention: segment bounds must run from 0 to the ",
+          T, " tokens");
+  for (int64_t i = 1; i < n; ++i) {
+    require(b[i] >= b[i - 1], "attention: segment bound ", i, " = ", b[i], " lies before bound ",
+            i - 1, " = ", b[i - 1]);
+  }
+}
+
+class VarlenAttention : public torch::autograd::Function<VarlenAttention> {
+ public:
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& q, const at::Tensor& k,
+                               const at::Tensor& v, const at::Tensor& cu_seqlens, bool causal,
+                               double scale) {
+    const at::NoGradGuard no_grad;
+    const auto [out, lse] = reference::varlen_attention(q, k, v, cu_seqlens, causal, scale);
+    ctx->save_for_backward({q, k, v, out, lse, cu_seqlens});
+    ctx->saved_data["causal"] = causal;
+    ctx->saved_data["scale"] = scale;
+    ctx->mark_non_differentiable({lse});
+    return {out, lse};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const at::NoGradGuard no_grad;
+    const auto s = ctx->get_saved_variables();
+    const auto [dq, dk, dv] = reference::varlen_attention_backward(
+        grads[0].contiguous(), s[0], s[1], s[2], s[3], s[4], s[5],
+        ctx->saved_data["causal"].toBool(), ctx->saved_data["scale"].toDouble());
+    return {dq, dk, dv, {}, {}, {}};
+  }
+};
+
+double scale_of(const at::Tensor& q, const std::optional<double>& scale) {
+  return scale.value_or(1 / std::sqrt(static_cast<double>(q.size(2))));
+}
+
+}  // namespace
+
+AttentionResult varlen_attention_with_lse(const at::Tensor& q_THK, const at::Tensor& k_TGK,
+                                          const at::Tensor& v_TGK, const at::Tensor& cu_seqlens,
+                                          const AttentionOptions& options) {
+  check(q_THK, k_TGK, v_TGK);
+  require(q_THK.size(0) == k_TGK.size(0), "attention: ", q_THK.size(0), " queries for ",
+          k_TGK.size(0), " keys");
+  check_bounds(cu_seqlens, q_THK.size(0));
+  const auto out = VarlenAttention::apply(q_THK, k_TGK, v_TGK, cu_seqlens, options.causal,
+                                          scale_of(q_THK, options.scale));
+  return {out[0], out[1]};
+}
+
+at::Tensor varlen_attention(const at::Tensor& q_THK, const at::Tensor& k_TGK,
+                            const at::Tensor& v_TGK, const at::Tensor& cu_seqlens,
+                            const AttentionOptions& options) {
+  return varlen_attention_with_lse(q_THK, k_TGK, v_TGK, cu_seqlens, options).out;
+}
+
+at::Tensor cached_attention(const at::Tensor& q_THK, const at::Tensor& k_SGK,
+                            const at::Tensor& v_SGK, std::optional<double> scale) {
+  check(q_THK, k_SGK, v_SGK);
+  require(q_THK.size(0) <= k_SGK.size(0), "attention: ", q_THK.size(0),
+          " new tokens in a cache of ", k_SGK.size(0));
+  const at::NoGradGuard no_grad;
+  return reference::cached_attention(q_THK, k_SGK, v_SGK, scale_of(q_THK, scale));
+}
+
+}  // namespace triptych
