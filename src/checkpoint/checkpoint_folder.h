@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/json.h"
@@ -55,6 +56,7 @@ struct Manifest {
 
   std::string dump() const;
   static Manifest read(const std::filesystem::path& path);
+  static Manifest parse(std::string_view text, const std::string& origin);
 };
 
 }  // namespace triptych

@@ -36,15 +36,16 @@ struct WeightsToSave {
   std::vector<SideFile> files;  ///< rank 0's count
 };
 
-/// A range of one optimizer state of one parameter: elements [begin, begin + values.numel()) of the
-/// flattened parameter; or, with `slice`, of the flattened slice that this rank holds of it (tensor
-/// parallelism).
+/// Elements [begin, end) of one optimizer state of one parameter, flattened; or, with `slice`, of
+/// the flattened slice that this rank holds of it (tensor parallelism).
 struct OptimizerPiece {
   std::string parameter;
   std::string kind;            ///< "master", "exp_avg", "exp_avg_sq"
   std::vector<int64_t> shape;  ///< of the whole parameter
-  int64_t begin = 0;
-  at::Tensor values;  ///< any shape; stored as fp32
+  int64_t begin = 0, end = 0;
+  /// The values, end - begin of them in any shape; stored as fp32. Called once, from the writer's
+  /// thread or inside `before_update`; may return live memory or compute a new tensor.
+  std::function<at::Tensor()> values;
   std::optional<TensorSlice> slice;
 };
 
@@ -53,10 +54,11 @@ struct OptimizerPiece {
 /// deletes what `keep` no longer covers. A save is complete or absent: everything is written to a
 /// temporary folder, flushed and renamed. The ranks must see one file system.
 ///
-/// Used by one thread. When asynchronous, `save` only takes references; the writer's thread streams
-/// the tensors to disk while forward and backward run. They are read-only there, so nothing is
-/// copied; what is not yet on its way when the optimizer wants to change it is copied by
-/// `before_update`. An error of the thread is thrown by the next call.
+/// Used by one thread. When asynchronous, `save` only takes references (tensors of an accelerator
+/// are copied to the host); the writer's thread streams the tensors to disk while forward and
+/// backward run. They only read parameters, so nothing is copied; what is not yet written when the
+/// optimizer wants to change it is copied by `before_update`. An error of the thread is thrown by
+/// the next call.
 class CheckpointWriter {
  public:
   /// Removes what killed saves left in the folder (rank 0).
@@ -64,8 +66,9 @@ class CheckpointWriter {
   /// Waits for the save in progress; logs its error.
   ~CheckpointWriter();
 
-  /// Starts a save (after waiting for one in progress). Tensors passed or returned by the provider
-  /// must keep their values until `before_update` returns. `state` is rank 0's.
+  /// Starts a save (after waiting for one in progress). Tensors that the provider or a piece
+  /// returns must keep their values until `before_update` returns; the weights' provider is called
+  /// in here, the pieces' functions later. `state` is rank 0's.
   /// @throws Error the error of this save when not asynchronous, else that of the one before.
   void save(int64_t step, const WeightsToSave& weights, std::vector<OptimizerPiece> optimizer,
             Json state);

@@ -37,23 +37,26 @@ FolderSwap::~FolderSwap() {
 }
 
 void FolderSwap::finish() {
-  sync_folder(temporary_);
-  const bool exchange = fs::exists(folder_) && !fs::is_empty(folder_);
-  const unsigned flags = exchange ? RENAME_EXCHANGE : 0;
-  if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, folder_.c_str(), flags) != 0) {
-    require(exchange && errno == EINVAL, folder_.string(), ": cannot be put in place: ",
-            std::error_code(errno, std::generic_category()).message());
-    // A file system without exchange: the old folder steps aside first.
-    fs::path aside = temporary_;
-    aside += ".old";
-    fs::rename(folder_, aside);
-    fs::rename(temporary_, folder_);
-    fs::rename(aside, temporary_);
-  }
+  put_folder_in_place(temporary_, folder_);
   finished_ = true;
-  sync_folder(folder_.has_parent_path() ? folder_.parent_path() : fs::path("."));
+}
+
+void put_folder_in_place(const fs::path& temporary, const fs::path& folder) {
+  sync_folder(temporary);
+  const bool exchange = fs::exists(folder) && !fs::is_empty(folder);
+  const unsigned flags = exchange ? RENAME_EXCHANGE : 0;
+  if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, folder.c_str(), flags) != 0) {
+    if (!exchange || errno != EINVAL) fail_errno(folder, "cannot be put in place");
+    // A file system without exchange: the old folder steps aside first.
+    fs::path aside = temporary;
+    aside += ".old";
+    fs::rename(folder, aside);
+    fs::rename(temporary, folder);
+    fs::rename(aside, temporary);
+  }
+  sync_folder(folder.has_parent_path() ? folder.parent_path() : fs::path("."));
   std::error_code ignored;
-  if (exchange) fs::remove_all(temporary_, ignored);
+  if (exchange) fs::remove_all(temporary, ignored);
 }
 
 }  // namespace triptych

@@ -25,4 +25,9 @@ class FolderSwap {
   bool finished_ = false;
 };
 
+/// Renames `temporary` to `folder` in one step and flushes the folder around it. An existing
+/// non-empty folder is exchanged and then removed.
+void put_folder_in_place(const std::filesystem::path& temporary,
+                         const std::filesystem::path& folder);
+
 }  // namespace triptych

@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "checkpoint/host_memory.h"
 
 namespace triptych {
 namespace {
@@ -22,7 +23,6 @@ namespace {
 constexpr int64_t kPieceBytes = int64_t{4} << 20;  // of one thread's reads
 constexpr int64_t kShortRunBytes = int64_t{64}
                                    << 10;  // shorter runs are read with what lies between
-constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 
 constexpr std::array<std::pair<StoredType, at::ScalarType>, 17> kScalarTypes = {
     {{StoredType::kBool, at::kBool},
@@ -78,16 +78,6 @@ std::vector<int64_t> sliced_shape(const StoredTensor& tensor,
           slice->dim);
   shape[slice->dim] = slice->length;
   return shape;
-}
-
-/// Large fresh memory in large pages: a third of the time of a copying load is page faults
-/// otherwise.
-void advise_huge_pages(const at::Tensor& tensor) {
-  const auto begin = reinterpret_cast<uintptr_t>(tensor.data_ptr());
-  const uintptr_t end = begin + tensor.nbytes();
-  const uintptr_t first = (begin + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
-  const uintptr_t last = end / kHugePageBytes * kHugePageBytes;
-  if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 }
 
 /// Reads one tensor's runs from an open file into flat contiguous memory of the CPU.
