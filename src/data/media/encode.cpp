@@ -1,10 +1,18 @@
 #include "data/media/encode.h"
 
+// clang-format off: jpeglib.h uses FILE and size_t without declaring them
+#include <cstdio>
+#include <jpeglib.h>
+#include <jerror.h>
+// clang-format on
+
 #include <png.h>
 
 #include <algorithm>
 #include <cmath>
 #include <csetjmp>
+#include <cstdlib>
+#include <string_view>
 #include <vector>
 
 extern "C" {
@@ -45,6 +53,50 @@ struct PngWriter {
     return true;
   }
 };
+
+struct JpegWriter {
+  jpeg_compress_struct info{};
+  jpeg_error_mgr errors{};
+  std::jmp_buf jump;
+  unsigned char* bytes = nullptr;
+  unsigned long size = 0;  // NOLINT(google-runtime-int): libjpeg's type
+
+  ~JpegWriter() {
+    jpeg_destroy_compress(&info);
+    std::free(bytes);
+  }
+
+  bool write(const RgbImage& image, int quality) {
+    info.err = jpeg_std_error(&errors);
+    info.client_data = this;
+    errors.error_exit = [](j_common_ptr common) {
+      std::longjmp(static_cast<JpegWriter*>(common->client_data)->jump, 1);
+    };
+    if (setjmp(jump)) return false;
+    jpeg_create_compress(&info);
+    jpeg_mem_dest(&info, &bytes, &size);
+    info.image_width = static_cast<JDIMENSION>(image.size.width);
+    info.image_height = static_cast<JDIMENSION>(image.size.height);
+    info.input_components = 3;
+    info.in_color_space = JCS_RGB;
+    jpeg_set_defaults(&info);
+    jpeg_set_quality(&info, quality, TRUE);
+    jpeg_start_compress(&info, TRUE);
+    while (info.next_scanline < info.image_height) {
+      auto* row = const_cast<JSAMPROW>(&image.pixels[info.next_scanline * image.size.width * 3]);
+      jpeg_write_scanlines(&info, &row, 1);
+    }
+    jpeg_finish_compress(&info);
+    return true;
+  }
+};
+
+void check_picture(const RgbImage& image, std::string_view who) {
+  require(image.size.width > 0 && image.size.height > 0 &&
+              std::ssize(image.pixels) == image.size.pixels() * 3,
+          who, ": ", image.pixels.size(), " bytes for ", image.size.width, " x ", image.size.height,
+          " pixels");
+}
 
 struct FreeOutput {
   void operator()(AVFormatContext* p) const {
@@ -170,10 +222,7 @@ class VideoWriter {
 }  // namespace
 
 std::string encode_png(const RgbImage& image) {
-  require(image.size.width > 0 && image.size.height > 0 &&
-              std::ssize(image.pixels) == image.size.pixels() * 3,
-          "encode_png: ", image.pixels.size(), " bytes for ", image.size.width, " x ",
-          image.size.height, " pixels");
+  check_picture(image, "encode_png");
   PngWriter writer;
   writer.png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);
   writer.info = writer.png ? png_create_info_struct(writer.png) : nullptr;
@@ -183,6 +232,17 @@ std::string encode_png(const RgbImage& image) {
   }
   require(writer.write(image), "encode_png: libpng failed");
   return std::move(writer.bytes);
+}
+
+std::string encode_jpeg(const RgbImage& image, int quality) {
+  check_picture(image, "encode_jpeg");
+  require(quality >= 1 && quality <= 100 && image.size.width <= JPEG_MAX_DIMENSION &&
+              image.size.height <= JPEG_MAX_DIMENSION,
+          "encode_jpeg: quality ", quality, " (1 to 100), size ", image.size.width, " x ",
+          image.size.height, " (each at most ", JPEG_MAX_DIMENSION, ")");
+  JpegWriter writer;
+  require(writer.write(image, quality), "encode_jpeg: libjpeg failed");
+  return {reinterpret_cast<const char*>(writer.bytes), writer.size};
 }
 
 void write_png(const std::filesystem::path& path, const RgbImage& image) {

@@ -15,6 +15,9 @@ std::string encode_png(const RgbImage& image);
 /// Replaces `path` atomically.
 void write_png(const std::filesystem::path& path, const RgbImage& image);
 
+/// The bytes of a JPEG with 4:2:0 chroma. @param quality 1 to 100, the library's scale
+std::string encode_jpeg(const RgbImage& image, int quality = 90);
+
 enum class VideoCodec {
   kAuto,  ///< H.264 where this FFmpeg can write it, else MPEG-4 part 2
   kH264,
