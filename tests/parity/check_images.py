@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares our picture code with Pillow 12, torch and the Hugging Face processor on drawn pictures.
 
-  check_images.py PROBE [--cases N] [--seed S]
+  check_images.py PROBE [--cases N] [--seed S] [--fixture FOLDER_OF_make_qwen2_5_vl.py]
 
 PROBE is the media_probe program of the build. Resizing, PNG and patches must agree to the last bit; JPEG and WebP
 within the stated number of levels, since Pillow carries newer decoders. Exit status 77: a reference package is missing."""
@@ -34,9 +34,11 @@ ap = argparse.ArgumentParser()
 ap.add_argument("probe")
 ap.add_argument("--cases", type=int, default=60)
 ap.add_argument("--seed", type=int, default=0)
+ap.add_argument("--fixture", default=None)
 args = ap.parse_args()
 rng = np.random.default_rng(args.seed)
 program = os.path.abspath(args.probe)
+fixture = os.path.abspath(args.fixture) if args.fixture else None
 folder = tempfile.TemporaryDirectory()
 os.chdir(folder.name)
 probe = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -358,6 +360,35 @@ def compare_video_pictures():
     check(ok and np.array_equal(np.fromfile("out.raw", np.float32), x.ravel()), "video patches", text)
 
 
+def compare_fixture():
+    """pixels of the whole-model fixture: one file of pixel rows for all pictures, one for the video"""
+    from safetensors import safe_open
+    from safetensors.numpy import load_file
+    pictures = load_file(os.path.join(fixture, "images.safetensors"))
+    with safe_open(os.path.join(fixture, "expected.safetensors"), "np") as f:
+        want = {k: f.get_tensor(k) for k in ("pixel_values.pil", "pixel_values_videos.pil")}
+    limits = ["min=3136", "max=%d" % (784 * 40), "resize=pillow"]
+    rows = []
+    for name in sorted(n for n in pictures if n.startswith("image")):
+        Image.fromarray(pictures[name]).save("in.png")
+        ok, text = ask("image", "in.png", "out.raw", *limits)
+        rows.append(np.fromfile("out.raw", np.float32) if ok else np.zeros(0, np.float32))
+    expected = want["pixel_values.pil"].ravel()
+    got = np.concatenate(rows)
+    check(got.size == expected.size and np.array_equal(got, expected), "fixture pictures", got.size, expected.size)
+    names = []
+    for i, frame in enumerate(pictures["video"]):
+        names.append("frame%d.png" % i)
+        Image.fromarray(frame).save(names[-1])
+    ok, text = ask("video", "|".join(names), "out.raw", *limits)
+    got, expected = np.fromfile("out.raw", np.float32), want["pixel_values_videos.pil"].ravel()
+    # the generator divides by 255 in float32 where the processor multiplies in float64
+    check(ok and got.size == expected.size and np.abs(got - expected).max() < 1e-6, "fixture video", text)
+    print("fixture: %d picture values bit by bit, video within %g" % (sum(r.size for r in rows), np.abs(got - expected).max()))
+
+
+if fixture:
+    compare_fixture()
 compare_resize()
 compare_decode()
 compare_alpha_table()
