@@ -2,6 +2,7 @@
 
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <string>
 
 #include "base/error.h"
@@ -23,6 +24,8 @@ OptionValue convert(const toml::node& node) {
       const int line = static_cast<int>(key.source().begin.line);
       if (line > 0) items.back().second.line = line;
     }
+    // The library sorts by name; messages should come in the order of the file.
+    std::ranges::stable_sort(items, {}, [](const auto& item) { return item.second.line; });
     result.value = std::move(items);
   } else if (const auto* array = node.as_array()) {
     OptionValue::List items;

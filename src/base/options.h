@@ -321,6 +321,8 @@ class ConstOptionsRef {
   template <OptionStruct T>
   ConstOptionsRef(const T& options)  // NOLINT: implicit
       : schema_(&schema_of<T>()), object_(&options) {}
+  ConstOptionsRef(const OptionsRef& other)  // NOLINT: implicit
+      : schema_(&other.schema()), object_(other.object()) {}
   ConstOptionsRef(const TableSchema& schema, const void* object)
       : schema_(&schema), object_(object) {}
   const TableSchema& schema() const { return *schema_; }

@@ -17,14 +17,14 @@ constexpr std::array<std::string_view, 2> option_names(ResumeFrom) { return {"au
 enum class FinalFormat { kHub };
 constexpr std::array<std::string_view, 1> option_names(FinalFormat) { return {"hub"}; }
 
-struct CheckpointOptions {
+struct SavingOptions {
   int64_t every = 500, keep = 2;
   bool async = true;
   std::variant<ResumeFrom, std::filesystem::path> resume = ResumeFrom::kAuto;
   FinalFormat final_format = FinalFormat::kHub;
 
   static constexpr auto fields() {
-    using O = CheckpointOptions;
+    using O = SavingOptions;
     return std::tuple(
         field("every", &O::every, at_least(0),
               "Optimizer steps between checkpoints; 0 = only at the end."),

@@ -1,0 +1,155 @@
+#include "train/run_options.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/format.h"
+
+namespace triptych {
+namespace {
+
+void check_windows(const std::vector<std::vector<int64_t>>& windows, std::string_view name,
+                   Problems& problems) {
+  for (size_t i = 0; i < windows.size(); ++i) {
+    problems.check(windows[i].size() == 2 && windows[i][0] < windows[i][1], name, "[", i,
+                   "] must be [first, end) with first < end, e.g. [11, 12]");
+  }
+}
+
+void validate_data(const RunOptions& o, Problems& problems) {
+  const auto sources = [&](const std::vector<DataSourceOptions>& list, std::string_view name) {
+    for (size_t i = 0; i < list.size(); ++i) {
+      problems.check(!list[i].path.empty(), name, "[", i, "].path is not set");
+    }
+  };
+  sources(o.data.train, "data.train");
+  sources(o.data.validation, "data.validation");
+  problems.check(!o.data.train.empty(),
+                 "data.train: no source of training samples; write [[data.train]] with its path");
+  problems.check(o.data.video_min_frames <= o.data.video_max_frames, "data.video_min_frames (",
+                 o.data.video_min_frames, ") must not be above data.video_max_frames (",
+                 o.data.video_max_frames, ")");
+  const auto pixels = [&](const std::optional<int64_t>& least, const std::optional<int64_t>& most,
+                          std::string_view what) {
+    problems.check(!least || !most || *least <= *most, "data.", what, "_min_pixels (",
+                   least.value_or(0), ") must not be above data.", what, "_max_pixels (",
+                   most.value_or(0), ")");
+  };
+  pixels(o.data.image_min_pixels, o.data.image_max_pixels, "image");
+  pixels(o.data.video_min_pixels, o.data.video_max_pixels, "video");
+}
+
+void validate_parallel(const ParallelOptions& p, Problems& problems) {
+  problems.check(!p.sequence || p.tensor > 1, "parallel.sequence needs parallel.tensor > 1, got ",
+                 p.tensor);
+  problems.check(p.virtual_chunks == 1 || p.pipeline > 1,
+                 "parallel.virtual needs parallel.pipeline > 1, got ", p.pipeline);
+  problems.check(p.ulysses_degree == 0 || p.context % p.ulysses_degree == 0,
+                 "parallel.ulysses_degree (", p.ulysses_degree, ") must divide parallel.context (",
+                 p.context, ")");
+  const std::set<Axis> axes(p.order.begin(), p.order.end());
+  problems.check(axes.size() == 4 && p.order.size() == 4,
+                 "parallel.order must name tensor, context, data and pipeline once each");
+}
+
+std::string not_yet(std::string_view setting, std::string_view what) {
+  return fmt::format("{}: {} not in this build yet", setting, what);
+}
+
+}  // namespace
+
+const TableSchema& run_schema() { return schema_of<RunOptions>(); }
+OptionsRef refer(RunOptions& options) { return {run_schema(), &options}; }
+ConstOptionsRef refer(const RunOptions& options) { return {run_schema(), &options}; }
+
+void validate(const RunOptions& o, Problems& problems) {
+  problems.check(!o.output.empty(), "output is not set; name the folder that the run writes into");
+  problems.check(!o.model.path.empty() || !o.model.preset.empty(),
+                 "model: neither path nor preset is set; name a hub folder or a size");
+  problems.check(o.model.weights == InitialWeights::kRandom || !o.model.path.empty(),
+                 "model.weights = \"load\" needs model.path; without a folder use model.weights = "
+                 "\"random\"");
+  problems.check(o.train.steps > 0 || o.train.epochs > 0,
+                 "train: neither steps nor epochs is set; e.g. steps = 1000");
+  problems.check(o.train.global_batch % o.train.micro_batch == 0, "train.global_batch (",
+                 o.train.global_batch, ") must be a multiple of train.micro_batch (",
+                 o.train.micro_batch, ")");
+  problems.check(o.schedule.min_lr <= o.optimizer.lr, "schedule.min_lr (", o.schedule.min_lr,
+                 ") must not be above optimizer.lr (", o.optimizer.lr, ")");
+  problems.check(o.launch.warn_after_s <= o.launch.timeout_s, "launch.warn_after_s (",
+                 o.launch.warn_after_s, ") must not be above launch.timeout_s (",
+                 o.launch.timeout_s, ")");
+  problems.check(o.device != DeviceKind::kNpu || !o.backend.library.empty(),
+                 "device = \"npu\" needs backend.library, e.g. \"libtorch_npu.so\"");
+  validate_data(o, problems);
+  validate_parallel(o.parallel, problems);
+  check_windows(o.profile.windows, "profile.windows", problems);
+  check_windows(o.profile.memory.windows, "profile.memory.windows", problems);
+}
+
+void check_supported(const RunOptions& o, Problems& problems) {
+  const auto refuse = [&](bool given, const std::string& setting, std::string_view what) {
+    if (given) problems.add(not_yet(setting, what));
+  };
+  const ParallelOptions& p = o.parallel;
+  refuse(o.task == Task::kDiffusion, "task = \"diffusion\"", "video generation is");
+  refuse(o.model.preset.starts_with("internvl"), "model.preset = " + toml_quoted(o.model.preset),
+         "InternVL models are");
+  refuse(o.model.preset.starts_with("cogvideox"), "model.preset = " + toml_quoted(o.model.preset),
+         "CogVideoX models are");
+  refuse(o.model.drop_path > 0, fmt::format("model.drop_path = {}", o.model.drop_path),
+         "drop path is");
+  refuse(o.model.lora && o.model.lora->fused_qkv, "model.lora.fused_qkv = true",
+         "one adapter for q, k and v is");
+  refuse(p.tensor > 1, fmt::format("parallel.tensor = {}", p.tensor), "tensor parallelism is");
+  refuse(p.sequence, "parallel.sequence = true", "sequence parallelism is");
+  refuse(p.pipeline > 1, fmt::format("parallel.pipeline = {}", p.pipeline),
+         "pipeline parallelism is");
+  refuse(p.virtual_chunks > 1, fmt::format("parallel.virtual = {}", p.virtual_chunks),
+         "the interleaved pipeline is");
+  refuse(p.context > 1, fmt::format("parallel.context = {}", p.context), "context parallelism is");
+  refuse(p.zero > 1, fmt::format("parallel.zero = {}", p.zero),
+         p.zero == 2 ? "sharding of gradients is" : "sharding of parameters is");
+  refuse(p.zero_group != decltype(p.zero_group)(ZeroGroup::kAll), "parallel.zero_group",
+         "sharding inside a part of the data ranks is");
+  refuse(p.balance_vision == BalanceVision::kData, "parallel.balance_vision = \"data\"",
+         "sharing pictures over data ranks is");
+  refuse(p.balance_samples, "parallel.balance_samples = true", "sharing samples out by length is");
+  const auto recompute = [&](const RecomputeOptions& r, const std::string& name) {
+    refuse(r.policy == RecomputePolicy::kSelective, name + ".policy = \"selective\"",
+           "selective recompute is");
+    refuse(r.policy == RecomputePolicy::kFull && r.method == RecomputeMethod::kUniform,
+           name + ".method = \"uniform\"", "recompute of groups of layers is");
+    refuse(r.keep_attention, name + ".keep_attention = true", "keeping attention outputs is");
+    refuse(r.offload, name + ".offload = true", "offload of activations is");
+  };
+  recompute(o.recompute, "recompute");
+  if (o.recompute.vision) recompute(o.recompute.of_part(o.recompute.vision), "recompute.vision");
+  if (o.recompute.text) recompute(o.recompute.of_part(o.recompute.text), "recompute.text");
+  refuse(o.optimizer.offload, "optimizer.offload = true", "offload of optimizer states is");
+  refuse(o.profile.mode != ProfileMode::kOff,
+         fmt::format("profile.mode = \"{}\"", name_of(o.profile.mode)), "the profiler is");
+  refuse(!o.profile.memory.windows.empty() || o.profile.memory.print_peaks, "profile.memory",
+         "recording of memory is");
+  refuse(o.device == DeviceKind::kNpu, "device = \"npu\"", "this device is");
+  for (const auto* list : {&o.data.train, &o.data.validation}) {
+    for (const DataSourceOptions& source : *list) {
+      refuse(source.format == SourceFormat::kInternVl || source.format == SourceFormat::kVideos,
+             fmt::format("data: format = \"{}\"", name_of(source.format)), "this format is");
+    }
+  }
+  refuse(o.data.video_sampling == VideoSamplingChoice::kInternVl,
+         "data.video_sampling = \"internvl\"", "this rule is");
+}
+
+ResolvedRun read_run_options(const OptionSources& sources) {
+  ResolvedRun run;
+  run.origins = read_options(refer(run.options), sources);
+  Problems problems;
+  validate(run.options, problems);
+  check_supported(run.options, problems);
+  problems.throw_if_any();
+  return run;
+}
+
+}  // namespace triptych
