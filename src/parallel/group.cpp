@@ -29,16 +29,17 @@ c10d::ReduceOp to_c10d(ReduceOp op) {
   return c10d::ReduceOp::SUM;
 }
 
-std::string joined(at::IntArrayRef values, std::string_view separator) {
+std::string joined(at::IntArrayRef values, const char* separator) {
   std::string text;
-  for (const auto value : values) {
-    if (!text.empty()) text += separator;
-    text += std::to_string(value);
+  for (size_t i = 0; i < values.size(); ++i) {
+    text += fmt::format("{}{}", i == 0 ? "" : separator, values[i]);
   }
   return text;
 }
 
-std::string list(const std::vector<int64_t>& members) { return "{" + joined(members, ",") + "}"; }
+std::string list(const std::vector<int64_t>& members) {
+  return fmt::format("{{{}}}", joined(members, ","));
+}
 
 /// Short for long lists of members, equal on every rank.
 std::string store_name(const std::vector<int64_t>& members) {
@@ -82,6 +83,7 @@ Group::Group(std::shared_ptr<GroupHost> host, std::string name, std::vector<int6
   rank_ = it - members_.begin();
 }
 
+Group::Group() = default;
 Group::~Group() = default;
 
 namespace {

@@ -41,7 +41,7 @@ class Pending {
 class Group {
  public:
   /// A group of one.
-  Group() = default;
+  Group();
   /// @param members  global ranks, ascending; must contain the host's own rank.
   Group(std::shared_ptr<GroupHost> host, std::string name, std::vector<int64_t> members);
   ~Group();

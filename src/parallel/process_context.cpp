@@ -29,6 +29,8 @@ std::string read_host_name() {
   return name.data();
 }
 
+std::string key(const char* stem, int64_t rank) { return fmt::format("{}{}", stem, rank); }
+
 std::chrono::milliseconds milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
 }
@@ -132,9 +134,9 @@ struct ProcessContext::Impl {
   }
 
   /// Waits until every rank has set its key, at most `timeout_s`.
-  bool wait_for_all(const std::string& stem, double timeout_s) const {
+  bool wait_for_all(const char* stem, double timeout_s) const {
     std::vector<std::string> keys;
-    for (int64_t r = 0; r < world_size(); ++r) keys.push_back(stem + std::to_string(r));
+    for (int64_t r = 0; r < world_size(); ++r) keys.push_back(key(stem, r));
     try {
       host->store->wait(keys, milliseconds(timeout_s));
       return true;
@@ -171,11 +173,11 @@ ProcessContext::ProcessContext(const LaunchEnvironment& environment, const Proce
   if (env.world_size > 1) {
     const auto store = join_store(env, options.rendezvous_timeout_s);
     host.store = c10::make_intrusive<c10d::PrefixStore>(store_prefix(), store);
-    host.store->set("host/" + std::to_string(env.rank), self.host_name);
+    host.store->set(key("host/", env.rank), self.host_name);
     if (!self.wait_for_all("host/", options.rendezvous_timeout_s)) {
       std::string missing;
       for (int64_t r = 0; r < env.world_size; ++r) {
-        if (!host.store->check({"host/" + std::to_string(r)})) missing += " " + std::to_string(r);
+        if (!host.store->check({key("host/", r)})) missing += fmt::format(" {}", r);
       }
       fail<PeerError>("rank ", env.rank, ": not all of ", env.world_size, " ranks came to ",
                       env.address, ":", env.port, " within ", options.rendezvous_timeout_s,
@@ -183,7 +185,7 @@ ProcessContext::ProcessContext(const LaunchEnvironment& environment, const Proce
     }
     int64_t here = 0;
     for (int64_t r = 0; r < env.world_size; ++r) {
-      here += host.store->get_to_str("host/" + std::to_string(r)) == self.host_name ? 1 : 0;
+      here += host.store->get_to_str(key("host/", r)) == self.host_name ? 1 : 0;
     }
     env.local_world_size = here;
     const auto wanted = process_variable("GLOO_SOCKET_IFNAME");
@@ -251,7 +253,7 @@ void ProcessContext::compare_configuration(const Json& configuration, const std:
       RankComparison(self.host->store, milliseconds(self.options.timeout_s)).run(mine);
   if (verdict.empty()) return;
   self.agreed_failure = true;
-  self.host->store->set("read/" + std::to_string(rank()), "1");
+  self.host->store->set(key("read/", rank()), "1");
   if (rank() == 0) self.wait_for_all("read/", 5);  // rank 0 takes the store with it
   throw UsageError(verdict);
 }
@@ -289,15 +291,9 @@ void ProcessContext::close() {
   self.watchdog->stop();
   self.control.reset();
   self.groups.clear();
-  self.host->store->set("done/" + std::to_string(rank()), "1");
+  self.host->store->set(key("done/", rank()), "1");
   if (rank() == 0) self.wait_for_all("done/", 30);
   self.watchdog.reset();
-}
-
-OptimizerGroups optimizer_groups(ProcessContext& process, int64_t zero) {
-  return {.gradients = &process.group(kGradientGroup),
-          .norm = &process.group(zero == 0 ? kModelGroup : kWorldGroup),
-          .coordinates = process.coordinates()};
 }
 
 }  // namespace triptych

@@ -3,8 +3,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -104,9 +104,12 @@ class ShardedOptimizer {
   /// Bytes this rank keeps for states, main gradients included.
   int64_t state_bytes() const;
 
-  /// Updates made so far; bias correction depends on it.
+  /// Updates made so far; bias correction depends on it. A parameter that got no gradient on any
+  /// rank is left out of an update, as torch.optim does, and then counts fewer of its own.
   int64_t steps() const;
-  void set_steps(int64_t steps);
+  /// By name, the counts of those parameters that differ from `steps()`; usually none.
+  std::map<std::string, int64_t> deviating_steps() const;
+  void set_steps(int64_t steps, const std::map<std::string, int64_t>& deviating = {});
 
   /// What this rank holds, in a fixed order. Together the writers of the group cover every trained
   /// parameter once.
