@@ -26,7 +26,8 @@ using namespace triptych;
 
 constexpr int kRounds = 5;
 constexpr PixelLimits kLimits{3136, 262144};
-constexpr ImageSize kResized{588, 448};  // what kLimits makes of 640 x 480
+constexpr ImageSize kResized{588,
+                             448};  // of baseline_io.py; kLimits makes 588 x 420 in the last number
 
 std::vector<std::string> read_folder(const std::filesystem::path& folder) {
   std::vector<std::string> files;

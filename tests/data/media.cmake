@@ -10,3 +10,8 @@ if(TRIPTYCH_PYTHON)
            ${CMAKE_SOURCE_DIR}/tests/parity/check_images.py $<TARGET_FILE:media_probe>)
   set_tests_properties(parity_images PROPERTIES LABELS parity TIMEOUT 600 SKIP_RETURN_CODE 77)
 endif()
+
+foreach(part image resize qwen_vision video)
+  triptych_test(media_${part}_test SOURCES media_${part}_test.cpp DEPENDS triptych::data)
+  target_include_directories(media_${part}_test PRIVATE ${CMAKE_SOURCE_DIR})
+endforeach()
