@@ -178,7 +178,7 @@ Pending Group::all_gather_into_async(const at::Tensor& output, const at::Tensor&
     return {};
   }
   return launch("all_gather", output, tag, {output, input}, [&](c10d::Backend& backend) {
-    auto out = output, in = input;
+    auto out = output.view(-1), in = input.view(-1);  // c10d compares shapes, not counts
     return backend._allgather_base(out, in);
   });
 }
@@ -203,7 +203,7 @@ Pending Group::reduce_scatter_into_async(const at::Tensor& output, const at::Ten
     });
   }
   return launch("reduce_scatter", input, tag, {output, input}, [&](c10d::Backend& backend) {
-    auto out = output, in = input;
+    auto out = output.view(-1), in = input.view(-1);  // c10d compares shapes, not counts
     return backend._reduce_scatter_base(out, in);
   });
 }
