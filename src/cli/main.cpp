@@ -1,0 +1,25 @@
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "cli/commands.h"
+#include "cli/torch_info.h"
+
+namespace {
+
+/// Every command of this build, in the order of the help.
+std::vector<triptych::Command> commands() {
+  using namespace triptych;  // NOLINT: a table of one namespace's functions
+  std::vector<Command> table;
+  table.push_back(doctor_command());
+  table.push_back(completion_command(commands));
+  return table;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  triptych::set_torch_info(triptych::read_torch_info_from_library);
+  const std::vector<std::string> words(argv + 1, argv + argc);
+  return triptych::run_command_line(commands(), words);
+}
