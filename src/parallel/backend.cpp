@@ -4,7 +4,9 @@
 #define USE_C10D_GLOO
 #endif
 #include <c10/util/Exception.h>
+#include <c10/util/Flags.h>
 
+#include <cstdlib>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #ifdef TRIPTYCH_CUDA
@@ -16,6 +18,8 @@
 
 #include "base/error.h"
 #include "parallel/group_host.h"
+
+C10_DECLARE_int(caffe2_log_level);  // the least level that c10 prints; 2: errors
 
 namespace triptych {
 
@@ -65,10 +69,19 @@ c10::intrusive_ptr<c10d::Backend> make_backend(const GroupHost& host, c10::Devic
 bool scatters_by_all_reduce(c10::DeviceType device) { return device == c10::DeviceType::CPU; }
 
 std::string message_of(const std::exception& error) {
-  if (const auto* c10_error = dynamic_cast<const c10::Error*>(&error)) {
-    return c10_error->what_without_backtrace();
+  const auto* c10_error = dynamic_cast<const c10::Error*>(&error);
+  std::string text = c10_error != nullptr ? c10_error->what_without_backtrace() : error.what();
+  // Gloo: "[/its/source.cc:537] what happened. This is typically caused by ..."
+  text.resize(std::min(text.size(), text.find(". This is typically caused by")));
+  if (const auto end = text.find("] "); text.starts_with("[/") && end != std::string::npos) {
+    text.erase(0, end + 2);
   }
-  return error.what();
+  return text;
+}
+
+void quiet_library() {
+  // c10d writes a warning with a stack for every broken connection; we say it in one line ourselves
+  if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = 2;
 }
 
 }  // namespace triptych

@@ -38,7 +38,10 @@ c10::intrusive_ptr<c10d::Backend> make_backend(const GroupHost& host, c10::Devic
 /// True when reduce-scatter is made of an all-reduce inside (Gloo): then reduce in place.
 bool scatters_by_all_reduce(c10::DeviceType device);
 
-/// What an exception says, without the stack that c10 appends.
+/// Takes the library's own warnings off standard error, unless TORCH_CPP_LOG_LEVEL asks for them.
+void quiet_library();
+
+/// What an exception says, without the stack and the advice that the libraries append.
 std::string message_of(const std::exception& error);
 
 }  // namespace triptych

@@ -3,9 +3,12 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/full.h>
+#include <netdb.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
+#include <csignal>
 #include <map>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -65,22 +68,36 @@ Store serve(const LaunchEnvironment& env, double timeout_s) {
   }
 }
 
-/// Under torchrun a server may already listen on the port: so rank 0 tries to be a client first.
-Store join_store(const LaunchEnvironment& env, double timeout_s) {
-  const bool our_launcher = env.store_fd >= 0;
-  if (env.rank == 0 && our_launcher) return serve(env, timeout_s);
-  if (env.rank == 0) {
-    try {
-      return connect(env, 2);
-    } catch (const std::exception&) {
-      return serve(env, timeout_s);
-    }
+/// Whether something accepts connections at the rendezvous address; at once, or within 2 s.
+bool someone_listens(const LaunchEnvironment& env) {
+  addrinfo hints{}, *found = nullptr;
+  hints.ai_socktype = SOCK_STREAM;
+  if (::getaddrinfo(env.address.c_str(), fmt::format("{}", env.port).c_str(), &hints, &found) !=
+      0) {
+    return false;
   }
+  bool listens = false;
+  for (const auto* a = found; a != nullptr && !listens; a = a->ai_next) {
+    const int fd = ::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
+    if (fd < 0) continue;
+    const timeval limit{.tv_sec = 2, .tv_usec = 0};
+    ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    listens = ::connect(fd, a->ai_addr, a->ai_addrlen) == 0;
+    ::close(fd);
+  }
+  ::freeaddrinfo(found);
+  return listens;
+}
+
+/// Under torchrun a server already listens on the port: then rank 0 is a client like the others.
+Store join_store(const LaunchEnvironment& env, double timeout_s) {
+  if (env.rank == 0 && (env.store_fd >= 0 || !someone_listens(env))) return serve(env, timeout_s);
   try {
     return connect(env, timeout_s);
   } catch (const std::exception& error) {
-    fail<PeerError>("rank ", env.rank, " finds no rendezvous store of rank 0 at ", env.address, ":",
-                    env.port, " within ", timeout_s, " s: ", message_of(error));
+    fail<PeerError>("rank ", env.rank, " finds no rendezvous store at ", env.address, ":", env.port,
+                    " within ", timeout_s, " s: ", message_of(error),
+                    "; is rank 0 there, and is the port another program's?");
   }
 }
 
@@ -171,6 +188,8 @@ ProcessContext::ProcessContext(const LaunchEnvironment& environment, const Proce
   }
 
   if (env.world_size > 1) {
+    quiet_library();
+    std::signal(SIGPIPE, SIG_IGN);  // a lost connection is an error to report, not a silent end
     const auto store = join_store(env, options.rendezvous_timeout_s);
     host.store = c10::make_intrusive<c10d::PrefixStore>(store_prefix(), store);
     host.store->set(key("host/", env.rank), self.host_name);

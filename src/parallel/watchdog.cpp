@@ -118,11 +118,15 @@ void Watchdog::leave() {
   try {
     store_->set(key("gone/", options_.rank), "1");
     if (options_.rank != 0) return;
-    for (const double deadline = steady_seconds() + 3 + 2 * options_.poll_s;
-         steady_seconds() < deadline; sleep_s(0.05)) {
-      int64_t gone = 0;
-      for (int64_t r = 0; r < options_.world_size; ++r) gone += store_->check({key("gone/", r)});
-      if (gone == options_.world_size) return;
+    const auto before = states();
+    const double start = steady_seconds(), silent = start + 3 * options_.poll_s;
+    for (bool all = false; !all && steady_seconds() < start + 3 + 3 * options_.poll_s;) {
+      sleep_s(0.05);
+      all = true;
+      for (const auto& then : before) {
+        const bool dead = steady_seconds() > silent && state(then.rank).beat == then.beat;
+        all = all && (dead || store_->check({key("gone/", then.rank)}));
+      }
     }
   } catch (const std::exception&) {  // nobody to wait for
   }
