@@ -14,9 +14,8 @@ enum class PartKind { kText, kImage, kVideo };
 /// A stretch of a message. Parts follow each other without separators, exactly as written.
 struct Part {
   PartKind kind = PartKind::kText;
-  std::string text;  ///< kText: UTF-8, untrimmed
-  std::string
-      media;  ///< kImage, kVideo: path as in the record (or a data: URI); opaque to templates
+  std::string text;                      ///< kText: UTF-8, untrimmed
+  std::string media;                     ///< kImage, kVideo: path as in the record, or a data: URI
   std::vector<std::string> frames = {};  ///< kVideo given as pictures: their paths; media is empty
 
   bool operator==(const Part&) const = default;

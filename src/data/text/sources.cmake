@@ -3,6 +3,9 @@ list(APPEND TRIPTYCH_DATA_SOURCES
   text/bpe.cpp
   text/byte_alphabet.cpp
   text/char_class.cpp
+  text/chat_template.cpp
+  text/encode_conversation.cpp
+  text/known_templates.cpp
   text/normalizer.cpp
   text/piece_pattern.cpp
   text/piece_pattern_regex.cpp
