@@ -130,9 +130,9 @@ void check_added_tokens(const TokenizerParts& parts) {
                        token.content, "' has id ", token.id, ", outside 0..", kMaxTokenId);
     require<DataError>(contents.emplace(token.content, token.id).second, parts.origin,
                        ": added token '", token.content, "' occurs twice");
-    require<DataError>(ids.emplace(token.id, token.content).second, parts.origin, ": id ", token.id,
-                       " belongs to the added tokens '", ids[token.id], "' and '", token.content,
-                       "'");
+    const auto [owner, is_new] = ids.emplace(token.id, token.content);
+    require<DataError>(is_new, parts.origin, ": id ", token.id, " belongs to the added tokens '",
+                       owner->second, "' and '", token.content, "'");
     if (static_cast<size_t>(token.id) < parts.pieces.size()) {
       const std::string& piece = parts.pieces[token.id];
       require<DataError>(piece.empty() || piece == token.content, parts.origin, ": id ", token.id,
