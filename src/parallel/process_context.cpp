@@ -1,15 +1,18 @@
 #include "parallel/process_context.h"
 
-#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/full.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <netdb.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
 #include <csignal>
+#include <future>
 #include <map>
+#include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
@@ -49,7 +52,20 @@ Store connect(const LaunchEnvironment& env, double timeout_s) {
   options.port = static_cast<uint16_t>(env.port);
   options.waitWorkers = false;
   options.timeout = milliseconds(timeout_s);
-  return c10::make_intrusive<c10d::TCPStore>(env.address, options);
+  // A program of another kind on that port may accept and never answer, and the client waits for
+  // its greeting without a limit: so it does that on a thread that can be left behind.
+  auto greeting = std::make_shared<std::promise<Store>>();
+  auto greeted = greeting->get_future();
+  std::thread([greeting, options, address = env.address] {
+    try {
+      greeting->set_value(c10::make_intrusive<c10d::TCPStore>(address, options));
+    } catch (...) {
+      greeting->set_exception(std::current_exception());
+    }
+  }).detach();
+  const auto limit = milliseconds(timeout_s) + std::chrono::seconds(1);
+  require<PeerError>(greeted.wait_for(limit) == std::future_status::ready, "no answer");
+  return greeted.get();
 }
 
 Store serve(const LaunchEnvironment& env, double timeout_s) {
@@ -99,6 +115,25 @@ Store join_store(const LaunchEnvironment& env, double timeout_s) {
                     " within ", timeout_s, " s: ", message_of(error),
                     "; is rank 0 there, and is the port another program's?");
   }
+}
+
+}  // namespace
+
+namespace {
+
+/// Makes the accelerator of this local rank the current one; no wrapping round.
+void take_device(const LaunchEnvironment& env, c10::DeviceType type, const std::string& host) {
+  if (type == c10::DeviceType::CPU) return;
+  const auto name = c10::DeviceTypeName(type, true);
+  require<UsageError>(c10::impl::hasDeviceGuardImpl(type), "device = \"", name,
+                      "\": this libtorch knows no such device; allowed here: cpu, or a plug-in in "
+                      "backend.library");
+  const c10::impl::VirtualGuardImpl guard(type);
+  const int64_t count = guard.deviceCount();
+  require<UsageError>(env.local_rank < count, "device = \"", name, "\": local rank ",
+                      env.local_rank, " has none, ", count, " are visible on ", host,
+                      "; start at most one process per device");
+  guard.setDevice(c10::Device(type, static_cast<c10::DeviceIndex>(env.local_rank)));
 }
 
 }  // namespace
@@ -179,14 +214,7 @@ ProcessContext::ProcessContext(const LaunchEnvironment& environment, const Proce
   host.timeout = milliseconds(options.timeout_s);
   host.check_collectives = options.check_collectives;
   set_log_rank(static_cast<int>(env.rank));
-  if (options.device == c10::DeviceType::CUDA) {
-    const auto devices =
-        at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
-    require<UsageError>(env.local_rank < devices, "device: local rank ", env.local_rank,
-                        " has no CUDA device, ", devices, " are visible; start at most ", devices,
-                        " processes on ", self.host_name, " or see CUDA_VISIBLE_DEVICES");
-  }
-
+  take_device(env, options.device, self.host_name);
   if (env.world_size > 1) {
     quiet_library();
     std::signal(SIGPIPE, SIG_IGN);  // a lost connection is an error to report, not a silent end

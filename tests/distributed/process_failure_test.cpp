@@ -159,6 +159,15 @@ TEST(Rendezvous, NamesMissingRanks) {
   EXPECT_THAT(all_output(ended), HasSubstr("missing: 2 3"));
 }
 
+TEST(Rendezvous, NamesAPortOfAnotherProgram) {
+  const auto port = testing_ranks::listen_somewhere();  // accepts and never answers
+  const auto ended = run_ranks(2, "steps", {{"rendezvous_timeout_s", 2}}, 20, Store::kByPort,
+                               {{"MASTER_PORT", std::to_string(port.number)}});
+  ::close(port.socket);
+  for (const auto& rank : ended.ranks) EXPECT_EQ(rank.status, 1) << all_output(ended);
+  EXPECT_THAT(all_output(ended), HasSubstr("is the port another program's?"));
+}
+
 struct Death {
   int rank;
   std::string named;

@@ -97,6 +97,16 @@ TEST(OneProcess, AccumulationChangesNothing) {
   }
 }
 
+// With a nested backward a hook fires several times; the bucket must wait for the last one.
+TEST(RepeatedBackward, IsLearnedAndAwaited) {
+  const auto want = train_alone({});
+  for (const auto& result :
+       train_together(2, {.micro_batch = 3, .bucket_elements = 0, .backward_by_row = true})) {
+    expect_curve(result.losses, want.losses, 1e-6);
+    EXPECT_LE(difference(result.weights, want.weights), 1e-6);
+  }
+}
+
 // bf16: against the fp32 run, no layout may be further off than 1.5 times one bf16 process.
 TEST(Bf16, LayoutsAreAsCloseToFp32AsOneProcess) {
   const auto exact = train_alone({.steps = 4});

@@ -157,15 +157,19 @@ TinyResult train_tiny(ProcessContext& process, const TinyRun& run) {
     double loss_sum = 0;
     for (int64_t m = 0; m < plan.micro_batches(); ++m) {
       at::Tensor loss;
+      const auto backward = [&] {
+        loss_sum += loss.item<double>();
+        loss.backward();
+        loss.reset();
+      };
       for (int64_t row = 0; row < plan.micro_batch; ++row) {
         const int64_t g = step * run.global_batch + plan.sample({data_rank, m, row});
         double weight = token_weight(LossAverage::kToken, counts, {}, 0);
         if (step == run.nan_step && process.rank() == run.nan_rank) weight = std::nan("");
         const auto part = model.loss(sample_at(g), weight);
         loss = loss.defined() ? loss + part : part;
+        if (run.backward_by_row || row + 1 == plan.micro_batch) backward();
       }
-      loss.backward();
-      loss_sum += loss.item<double>();
       optimizer.finish_micro_batch();
     }
     const auto total = at::full({1}, loss_sum, at::kDouble);
@@ -222,6 +226,7 @@ Json TinyRun::to_json() const {
           {"overlap", overlap},
           {"bf16", bf16},
           {"decay_all", decay_all},
+          {"backward_by_row", backward_by_row},
           {"clip_norm", clip_norm},
           {"nan_step", nan_step},
           {"nan_rank", nan_rank},
@@ -240,6 +245,7 @@ TinyRun TinyRun::from_json(const Json& json) {
   json.at("overlap").get_to(run.overlap);
   json.at("bf16").get_to(run.bf16);
   json.at("decay_all").get_to(run.decay_all);
+  json.at("backward_by_row").get_to(run.backward_by_row);
   json.at("clip_norm").get_to(run.clip_norm);
   json.at("nan_step").get_to(run.nan_step);
   json.at("nan_rank").get_to(run.nan_rank);

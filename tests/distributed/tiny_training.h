@@ -16,6 +16,7 @@ struct TinyRun {
   int64_t global_batch = 12, micro_batch = 1, steps = 5;
   int64_t zero = 1, bucket_elements = 600;  ///< several buckets, parameters across owners
   bool overlap = true, bf16 = false, decay_all = false;
+  bool backward_by_row = false;  ///< several backward calls a micro-batch: hooks fire repeatedly
   double clip_norm = 0.5;
   int64_t nan_step = -1;  ///< rank `nan_rank` gets a gradient that is not a number
   int64_t nan_rank = 0;
