@@ -2,13 +2,15 @@
 """Compare our tokenizer with Hugging Face `tokenizers` on 100 000 varied texts.
 
     check_tokenizer.py PROBE [--texts N] [--ranks qwen.tiktoken] [--keep FOLDER]
+    check_tokenizer.py --fetch          puts Qwen's rank file into .venv, where tests look for it
 
-PROBE is the test program built from tokenizer_probe.cpp. The texts go through five tokenizers of the
-reference: the patterns of Qwen2, Llama-3 and GPT-2, one that only PCRE2 knows, and Qwen's real vocabulary
-when its rank file is given (or named by TRIPTYCH_QWEN_RANKS): it is in the package dashscope 2.0.2 under
-dashscope/resources. Ends with 77, for "skipped", without the package `tokenizers`.
+PROBE is the test program built from tokenizer_probe.cpp. The texts go through tokenizers of the reference:
+the patterns of Qwen2, Llama-3 and GPT-2, one that only PCRE2 knows, one that our own trainer made, and
+Qwen's real vocabulary when its rank file is there (--ranks, TRIPTYCH_QWEN_RANKS, or .venv/qwen.tiktoken).
+Ends with 77, for "skipped", without the package `tokenizers`.
 """
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -16,7 +18,24 @@ import struct
 import subprocess
 import sys
 import tempfile
+import zipfile
 
+VENV = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", ".venv")
+RANKS_SHA256 = "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186"
+
+
+def fetch():
+    with tempfile.TemporaryDirectory() as d:
+        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", d, "dashscope==2.0.2"], check=True)
+        wheel = zipfile.ZipFile(os.path.join(d, os.listdir(d)[0]))
+        data = wheel.read("dashscope/resources/qwen.tiktoken")
+    assert hashlib.sha256(data).hexdigest() == RANKS_SHA256, "another rank file than expected"
+    with open(os.path.join(VENV, "qwen.tiktoken"), "wb") as f:
+        f.write(data)
+
+
+if sys.argv[1:] == ["--fetch"]:
+    sys.exit(fetch())
 try:
     import tokenizers
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -113,6 +132,23 @@ def real(ranks, folder):
     return tok
 
 
+def train(probe, folder, texts):
+    """A folder made by our trainer, read by transformers where it is installed."""
+    os.makedirs(folder, exist_ok=True)
+    lines = os.path.join(folder, "lines")
+    with open(lines, "w", encoding="utf-8", newline="") as f:
+        f.writelines(t.replace("\n", " ") + "\n" for t in texts[:2000])
+    subprocess.run([probe, "--train", folder, lines], check=True)
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        return Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
+    tok = AutoTokenizer.from_pretrained(folder)
+    assert tok.eos_token == "<|im_end|>" and tok.pad_token == "<|endoftext|>", tok
+    assert tok.convert_tokens_to_ids("<|file_sep|>") == len(tok) - 1
+    return tok.backend_tokenizer
+
+
 def write_cases(tok, texts, path):
     with open(path, "wb") as f:
         for text in texts:
@@ -126,7 +162,7 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("probe")
     ap.add_argument("--texts", type=int, default=100_000)
-    ap.add_argument("--ranks", default=os.environ.get("TRIPTYCH_QWEN_RANKS"))
+    ap.add_argument("--ranks", default=os.environ.get("TRIPTYCH_QWEN_RANKS", os.path.join(VENV, "qwen.tiktoken")))
     ap.add_argument("--keep", help="leave tokenizers and cases in this folder")
     a = ap.parse_args()
     texts = list(varied_texts(a.texts))
@@ -152,7 +188,7 @@ def main():
                 some = [t.replace("<|im_|>", " [L] [R] e\u0304\u0301! ") for t in texts]
             write_cases(tok, some, cases)
             check(name, "--json", path)
-        if a.ranks and os.path.exists(a.ranks):
+        if os.path.exists(a.ranks):
             tok = real(a.ranks, folder)
             tok.save(os.path.join(folder, "real.json"))
             write_cases(tok, texts, cases)
@@ -160,7 +196,10 @@ def main():
             check("real, rank file", "--ranks", a.ranks)
             check("real, vocab.json and merges.txt", "--folder", folder)
         else:
-            print("real vocabulary: skipped, no rank file (set TRIPTYCH_QWEN_RANKS)")
+            print("real vocabulary: skipped, no rank file (check_tokenizer.py --fetch gets it)")
+        trained = os.path.join(folder, "trained")
+        write_cases(train(a.probe, trained, texts), texts[:20_000], cases)
+        check("trained by ourselves", "--folder", trained)
     print(f"reference: tokenizers {tokenizers.__version__}")
     sys.exit(1 if failed else 0)
 

@@ -1,6 +1,7 @@
 // Compares ids and decoded text with what the reference wrote down.
 //
 //   tokenizer_probe (--json FILE | --folder FOLDER | --ranks FILE) CASES
+//   tokenizer_probe --train FOLDER TEXT     trains 600 entries on the lines of a file, saves FOLDER
 //
 // CASES: for each text, little-endian: bytes (u32), text, count (u32), ids (i32), bytes (u32), text
 // that the reference decodes the ids to. Prints the first differences; status 1 when there are any.
@@ -11,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "data/text/bpe_trainer.h"
 #include "data/text/tokenizer.h"
 
 namespace triptych {
@@ -86,6 +88,17 @@ int compare(const Tokenizer& tokenizer, std::string_view file) {
   return wrong == 0 ? 0 : 1;
 }
 
+int train(const std::string& folder, std::string_view file) {
+  std::vector<std::string> lines;
+  while (!file.empty()) {
+    const size_t end = std::min(file.find('\n'), file.size());
+    lines.emplace_back(file.substr(0, end));
+    file.remove_prefix(std::min(end + 1, file.size()));
+  }
+  save_tokenizer(train_bpe(lines, 600), folder);
+  return 0;
+}
+
 }  // namespace
 }  // namespace triptych
 
@@ -93,6 +106,7 @@ int main(int argc, char** argv) {
   try {
     triptych::require<triptych::UsageError>(argc == 4, "usage: tokenizer_probe FORM PATH CASES");
     const triptych::MappedFile cases(argv[3]);
+    if (std::string_view(argv[1]) == "--train") return triptych::train(argv[2], cases.text());
     return triptych::compare(triptych::load(argv[1], argv[2]), cases.text());
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());

@@ -1,6 +1,7 @@
 list(APPEND TRIPTYCH_DATA_SOURCES
   text/added_tokens.cpp
   text/bpe.cpp
+  text/bpe_trainer.cpp
   text/byte_alphabet.cpp
   text/char_class.cpp
   text/chat_template.cpp
