@@ -153,7 +153,7 @@ TEST(Image, TooManyScansAreRefused) {
 
 TEST(Image, MissingFileIsAnErrorWithItsPath) {
   EXPECT_THAT([] { probe_image(std::filesystem::path("/nowhere/cat.png")); },
-              ThrowsMessage<Error>(HasSubstr("/nowhere/cat.png")));
+              ThrowsMessage<DataError>(HasSubstr("/nowhere/cat.png")));
 }
 
 }  // namespace

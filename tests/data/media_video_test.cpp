@@ -124,13 +124,18 @@ TEST_F(Clip, EveryFrameComesBackInOrder) {
 
 TEST_F(Clip, SeekingFindsTheFramesThatDecodingThroughFinds) {
   for (const auto codec : {VideoCodec::kAuto, VideoCodec::kMpeg4}) {
-    const auto path = write(400, {.fps = 10, .codec = codec, .key_frame_every = 10});
-    // gaps of more than 64 frames are skipped; places right at, before and behind key frames
-    for (const Indices& wanted :
-         {Indices{0, 99, 200, 399}, Indices{150, 151, 320, 320}, Indices{71}, Indices{70, 289}}) {
-      Indices expected;
-      for (const int64_t i : wanted) expected.push_back(i % 64);
-      EXPECT_EQ(numbers(read_frames(path, wanted)), expected);
+    for (const int keys : {1, 2, 3, 10, 250}) {
+      for (const char* name :
+           {"clip.mp4", "clip.mkv"}) {  // one seeks by decoding time, one by showing
+        const auto path = write(400, {.fps = 10, .codec = codec, .key_frame_every = keys}, name);
+        // gaps of more than 64 frames are skipped; places right at, before and behind key frames
+        for (const Indices& wanted : {Indices{0, 99, 200, 399}, Indices{150, 151, 320, 320},
+                                      Indices{71}, Indices{70, 289}}) {
+          Indices expected;
+          for (const int64_t i : wanted) expected.push_back(i % 64);
+          EXPECT_EQ(numbers(read_frames(path, wanted)), expected) << keys << " " << name;
+        }
+      }
     }
   }
 }

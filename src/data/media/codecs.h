@@ -3,14 +3,20 @@
 // One pair of functions per file format; image.cpp chooses. Private to this folder.
 
 #include <cstddef>
+#include <filesystem>
 #include <span>
 #include <string_view>
 
+#include "base/files.h"
 #include "data/media/image.h"
 
 namespace triptych::codecs {
 
 using Bytes = std::span<const std::byte>;
+
+/// A file of the user's data: when it cannot be opened the sample is bad, so the error is a
+/// DataError.
+MappedFile map_picture(const std::filesystem::path& path);
 
 /// Header only. @throws DataError.
 ImageSize probe_jpeg(Bytes bytes, std::string_view origin);

@@ -118,11 +118,15 @@ const AVCodec* find_encoder(VideoCodec wanted) {
 /// One mp4 being written.
 class VideoWriter {
  public:
-  VideoWriter(const std::filesystem::path& path, ImageSize size, const VideoEncodeOptions& options)
+  /// @param name  its extension says which container
+  VideoWriter(const std::filesystem::path& path, const std::string& name, ImageSize size,
+              const VideoEncodeOptions& options)
       : path_(path), size_(size) {
     ffmpeg::be_quiet();
     AVFormatContext* raw = nullptr;
-    check(avformat_alloc_output_context2(&raw, nullptr, "mp4", path_.c_str()), "creating");
+    const auto* container = av_guess_format(nullptr, name.c_str(), nullptr);
+    require(container != nullptr, name, ": no video format has this extension; use .mp4 or .mkv");
+    check(avformat_alloc_output_context2(&raw, container, nullptr, path_.c_str()), "creating");
     output_.reset(raw);
     const auto* codec = find_encoder(options.codec);
     codec_.reset(avcodec_alloc_context3(codec));
@@ -267,7 +271,7 @@ void write_video(const std::filesystem::path& path, std::span<const RgbImage> fr
   auto partial = path;
   partial += ".partial";
   try {
-    VideoWriter writer(partial, size, options);
+    VideoWriter writer(partial, path.string(), size, options);
     for (size_t i = 0; i < frames.size(); ++i) writer.add(frames[i], static_cast<int64_t>(i));
     writer.finish();
   } catch (...) {

@@ -54,6 +54,14 @@ ImageInfo checked(ImageFormat format, ImageSize size, std::string_view origin,
 
 }  // namespace
 
+MappedFile codecs::map_picture(const std::filesystem::path& path) {
+  try {
+    return MappedFile(path);
+  } catch (const Error& error) {
+    throw DataError(error.what());
+  }
+}
+
 std::string_view to_string(ImageFormat format) {
   switch (format) {
     case ImageFormat::kJpeg:
@@ -80,7 +88,7 @@ ImageInfo probe_image(Bytes bytes, std::string_view origin, const ImageLimits& l
 }
 
 ImageInfo probe_image(const std::filesystem::path& path, const ImageLimits& limits) {
-  return probe_image(MappedFile(path).bytes(), path.string(), limits);
+  return probe_image(codecs::map_picture(path).bytes(), path.string(), limits);
 }
 
 Picture decode_picture(Bytes bytes, std::string_view origin, const ImageLimits& limits) {
@@ -102,7 +110,7 @@ RgbImage decode_image(Bytes bytes, std::string_view origin, AlphaRule alpha,
 
 RgbImage decode_image(const std::filesystem::path& path, AlphaRule alpha,
                       const ImageLimits& limits) {
-  return decode_image(MappedFile(path).bytes(), path.string(), alpha, limits);
+  return decode_image(codecs::map_picture(path).bytes(), path.string(), alpha, limits);
 }
 
 }  // namespace triptych

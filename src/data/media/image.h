@@ -50,7 +50,8 @@ struct RgbImage {
 /// `limits`.
 ImageInfo probe_image(std::span<const std::byte> bytes, std::string_view origin,
                       const ImageLimits& limits = {});
-/// The same for a file; only the pages that hold the header are read.
+/// The same for a file; only the pages that hold the header are read. A file that cannot be opened
+/// is a DataError too.
 ImageInfo probe_image(const std::filesystem::path& path, const ImageLimits& limits = {});
 
 /// Decodes one picture (the first, where the file holds several).
@@ -72,7 +73,8 @@ RgbImage decode_image(const std::filesystem::path& path, AlphaRule alpha = Alpha
 enum class PictureMode { kGrey, kGreyAlpha, kRgb, kRgba, kCmyk, kPalette };
 
 /// A picture as the file has it, before it becomes RGB. Only preparation steps that work in the
-/// file's own mode (resizing before conversion) need it; others call `decode_image`.
+/// file's own mode (resizing before conversion) need it; others call `decode_image`. 16-bit grey is
+/// already clamped to 8 bits here.
 struct Picture {
   PictureMode mode = PictureMode::kRgb;
   ImageSize size;

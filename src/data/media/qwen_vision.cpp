@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/files.h"
 #include "base/log.h"
+#include "data/media/codecs.h"
 #include "data/media/patchify.h"
 #include "data/media/pre_resize.h"
 #include "data/media/resize_plan.h"
@@ -247,7 +247,7 @@ MediaPatches QwenVision::image(std::span<const std::byte> bytes, std::string_vie
 }
 
 MediaPatches QwenVision::image(const std::filesystem::path& path) const {
-  return image(MappedFile(path).bytes(), path.string());
+  return image(codecs::map_picture(path).bytes(), path.string());
 }
 
 MediaPatches QwenVision::image(Picture picture, std::string_view origin) const {
@@ -278,7 +278,7 @@ MediaPatches QwenVision::video(const VideoSource& source) const {
       return;
     }
     for (const auto& path : source.pictures) {
-      const MappedFile file(path);
+      const auto file = codecs::map_picture(path);
       add(decode_picture(file.bytes(), path.string(), options_.image_limits));
     }
   });

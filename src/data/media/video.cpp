@@ -75,7 +75,7 @@ class Container {
 struct FrameIndex {
   std::vector<int64_t> times;  ///< [frames], ascending; empty when the file does not give them all
   std::vector<int64_t> keys;   ///< ascending
-  int64_t packets = 0;
+  int64_t frames = 0;          ///< packets that are shown
 };
 
 /// Looks at every packet without decoding; leaves the container at its end.
@@ -84,18 +84,32 @@ FrameIndex index_frames(const Container& container) {
   bool complete = true;
   const ffmpeg::Packet packet(av_packet_alloc());
   while (container.read(packet.get())) {
-    ++index.packets;
-    complete = complete && packet->pts != AV_NOPTS_VALUE && !(packet->flags & AV_PKT_FLAG_DISCARD);
-    index.times.push_back(packet->pts);
+    if (!(packet->flags & AV_PKT_FLAG_DISCARD)) {  // cut off by an edit list, decoded but not shown
+      ++index.frames;
+      complete = complete && packet->pts != AV_NOPTS_VALUE;
+      index.times.push_back(packet->pts);
+    }
     if (packet->flags & AV_PKT_FLAG_KEY) index.keys.push_back(packet->pts);
     av_packet_unref(packet.get());
   }
   std::sort(index.times.begin(), index.times.end());
   std::sort(index.keys.begin(), index.keys.end());
-  const bool distinct =
-      std::adjacent_find(index.times.begin(), index.times.end()) == index.times.end();
+  const auto& times = index.times;
+  const bool distinct = std::adjacent_find(times.begin(), times.end()) == times.end();
   if (!complete || !distinct) index.times.clear();
   return index;
+}
+
+/// What the header says, where it can be relied on: an edit list may hide some of the frames it
+/// counts.
+int64_t count_frames(const Container& container) {
+  auto* stream = container.stream();
+  const int entries = avformat_index_get_entries_count(stream);
+  bool plain = stream->nb_frames > 0 && entries == stream->nb_frames;
+  for (int i = 0; plain && i < entries; ++i) {
+    plain = !(avformat_index_get_entry(stream, i)->flags & AVINDEX_DISCARD_FRAME);
+  }
+  return plain ? stream->nb_frames : index_frames(container).frames;
 }
 
 int rotation_of(const AVStream* stream) {
@@ -291,7 +305,7 @@ VideoInfo probe_video(const std::filesystem::path& path, const VideoLimits& limi
   } else if (container.input()->duration > 0) {
     info.duration_s = seconds(container.input()->duration, {1, AV_TIME_BASE});
   }
-  info.frames = stream->nb_frames > 0 ? stream->nb_frames : index_frames(container).packets;
+  info.frames = count_frames(container);
   require<DataError>(info.frames > 0, container.path(), ": the video has no frames");
   require<DataError>(info.frames <= limits.max_frames, container.path(), ": ", info.frames,
                      " frames, the limit is ", limits.max_frames);
@@ -303,33 +317,36 @@ VideoInfo probe_video(const std::filesystem::path& path, const VideoLimits& limi
 
 void read_frames(const std::filesystem::path& path, std::span<const int64_t> indices,
                  const std::function<void(size_t, RgbImage)>& take, const VideoLimits& limits) {
-  if (indices.empty()) return;
-  require(indices[0] >= 0 && std::is_sorted(indices.begin(), indices.end()),
+  require(indices.empty() || (indices[0] >= 0 && std::is_sorted(indices.begin(), indices.end())),
           "read_frames: the indices must ascend from 0 or more");
   FrameIndex index;
-  std::optional<Container> container(std::in_place, path);
-  if (has_long_gap(indices)) {
-    index = index_frames(*container);
-    container.emplace(path);  // from the start again, whatever the format can do about seeking
-  }
+  if (has_long_gap(indices)) index = index_frames(Container(path));
 
-  Decoder decoder(*container, limits);
+  std::optional<Container> container(std::in_place, path);
+  std::optional<Decoder> decoder(std::in_place, *container, limits);
   ToRgb to_rgb;
   for (size_t place = 0; place < indices.size();) {
     const int64_t wanted = indices[place];
-    if (wanted - decoder.position() > kLongGap && wanted < std::ssize(index.times)) {
-      decoder.skip_towards(wanted, index);
+    if (wanted - decoder->position() > kLongGap && wanted < std::ssize(index.times)) {
+      decoder->skip_towards(wanted, index);
     }
     const AVFrame* frame = nullptr;
     do {
-      frame = decoder.next(wanted);
+      frame = decoder->next(wanted);
       if (!frame) {
-        decoder.fail_at(wanted,
-                        fmt::format("missing: the video ends after {} frames", decoder.position()));
+        decoder->fail_at(
+            wanted, fmt::format("missing: the video ends after {} frames", decoder->position()));
       }
-    } while (decoder.position() <= wanted);
-    if (decoder.position() - 1 != wanted)
-      decoder.fail_at(wanted, "missing among the decoded frames");
+    } while (decoder->position() <= wanted);
+    if (decoder->position() - 1 != wanted) {
+      if (index.times.empty()) decoder->fail_at(wanted, "missing among the decoded frames");
+      // The seek went too far (some formats seek by decoding time): once more, all the way through.
+      index.times.clear();
+      decoder.reset();
+      container.emplace(path);
+      decoder.emplace(*container, limits);
+      continue;
+    }
     const auto image = to_rgb.convert(*frame);
     for (; place < indices.size() && indices[place] == wanted; ++place) take(place, image);
   }
