@@ -26,14 +26,15 @@ int edit_distance(std::string_view a, std::string_view b) {
 
 std::string nearest_name(std::string_view name, std::span<const std::string> candidates) {
   const int length = static_cast<int>(name.size());
-  const int allowed = length < 4 ? 1 : std::max(2, length / 3);
   std::string best;
-  int best_distance = allowed + 1;
+  int best_distance = length + 1;
   for (const std::string& candidate : candidates) {
+    const int longer = std::max(length, static_cast<int>(candidate.size()));
+    const int allowed = longer < 4 ? 1 : std::max(2, length / 3);
     // A name that was cut short or written out counts as near too: "warmup" for "warmup_steps".
     const bool prefix = length >= 3 && (candidate.starts_with(name) || name.starts_with(candidate));
     const int distance = prefix ? 1 : edit_distance(name, candidate);
-    if (distance < best_distance) {
+    if (distance <= allowed && distance < best_distance) {
       best = candidate;
       best_distance = distance;
     }

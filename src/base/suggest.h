@@ -10,7 +10,7 @@ namespace triptych {
 int edit_distance(std::string_view a, std::string_view b);
 
 /// The candidate that `name` is most likely a slip of, or "" when none is near (more than a third
-/// of the letters differ, but two slips are always allowed in words of four letters or more).
+/// of the letters differ; two slips are always allowed where one word has four letters or more).
 std::string nearest_name(std::string_view name, std::span<const std::string> candidates);
 
 /// "a, b and c"

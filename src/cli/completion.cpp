@@ -78,7 +78,7 @@ _triptych() {{
   fi
   verb=${{COMP_WORDS[1]}}
   if [ "$COMP_CWORD" -eq 1 ]; then
-    COMPREPLY=($(compgen -W {0}' --help --version' -- "$current"))
+    COMPREPLY=($(compgen -W {0} -- "$current"))
     return
   fi
   case "$verb" in
@@ -105,7 +105,8 @@ _triptych() {{
 }}
 complete -F _triptych triptych
 )",
-                     shell_quoted(joined(verbs)), cases, shell_quoted(joined(set_words(options))));
+                     shell_quoted(joined(verbs) + " --help --version"), cases,
+                     shell_quoted(joined(set_words(options))));
 }
 
 std::string zsh_completion(std::span<const Command> commands, std::span<const OptionDoc> options) {

@@ -138,10 +138,15 @@ Check check_loopback() {
   return good("loopback port", "can be opened");
 }
 
-/// Present when one of its functions is among the libraries that this program has loaded.
-Check check_library(const char* name, const char* symbol, const char* package) {
-  if (dlsym(RTLD_DEFAULT, symbol) != nullptr) return good(name, "present");
-  return {name, "not linked", Verdict::kBad, fmt::format("install {} and build again", package)};
+/// Loaded with this program (one of its functions is there), or at least to be found by the loader:
+/// a build without the data commands does not load it.
+Check check_library(const char* name, const char* function, const char* file, const char* package) {
+  if (dlsym(RTLD_DEFAULT, function) != nullptr) return good(name, "present");
+  if (void* library = dlopen(file, RTLD_LAZY); library != nullptr) {
+    dlclose(library);
+    return good(name, fmt::format("installed ({})", file));
+  }
+  return {name, "not found", Verdict::kBad, fmt::format("install {} and build again", package)};
 }
 
 std::vector<Check> run_checks() {
@@ -156,11 +161,11 @@ std::vector<Check> run_checks() {
       check_open_files(),
       check_host_name(),
       check_loopback(),
-      check_library("FFmpeg", "avformat_open_input", "libavformat-dev"),
-      check_library("JPEG", "jpeg_read_header", "libjpeg62-turbo-dev"),
-      check_library("PNG", "png_create_read_struct", "libpng-dev"),
-      check_library("WebP", "WebPGetFeaturesInternal", "libwebp-dev"),
-      check_library("ICU", "unorm2_getNFCInstance_72", "libicu-dev"),
+      check_library("FFmpeg", "avformat_open_input", "libavformat.so.59", "libavformat-dev"),
+      check_library("JPEG", "jpeg_read_header", "libjpeg.so.62", "libjpeg62-turbo-dev"),
+      check_library("PNG", "png_create_read_struct", "libpng16.so.16", "libpng-dev"),
+      check_library("WebP", "WebPGetFeaturesInternal", "libwebp.so.7", "libwebp-dev"),
+      check_library("ICU", "unorm2_getNFCInstance_72", "libicuuc.so.72", "libicu-dev"),
   };
   if (torch.cuda.empty()) {
     checks.push_back(good("GPU", "none: this is a CPU build"));
