@@ -18,7 +18,8 @@ void adamw(const AdamWTensor& t, const AdamWStep& s) {
                       : t.low.defined()  ? join_master(t.weight, t.low)
                                          : t.weight;
   master = master.view(shape);
-  const double correction1 = 1 - std::pow(s.beta1, s.step), correction2 = 1 - std::pow(s.beta2, s.step);
+  const double correction1 = 1 - std::pow(s.beta1, s.step),
+               correction2 = 1 - std::pow(s.beta2, s.step);
   const auto m = t.exp_avg.view(shape), v = t.exp_avg_sq.view(shape);
   master.mul_(1 - s.learning_rate * t.weight_decay);
   m.lerp_(grad, 1 - s.beta1);

@@ -3,8 +3,11 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/grad_mode.h>
+#include <torch/library.h>
 
 #include "base/error.h"
+#include "kernels/dispatch.h"
+#include "kernels/linear_cross_entropy_cpu.h"
 #include "kernels/reference.h"
 
 namespace triptych {
@@ -12,15 +15,33 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
+using Results = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+
+Results on_cpu(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& labels,
+               const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh,
+               bool want_dweight) {
+  return (has_fast_cross_entropy(h, weight) ? fast_linear_cross_entropy
+                                            : reference::linear_cross_entropy)(
+      h, weight, labels, token_weights, logits_bytes, want_dh, want_dweight);
+}
+
+Results call(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& labels,
+             const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh,
+             bool want_dweight) {
+  static const auto op =
+      find_operator<Results(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                            const at::Tensor&, int64_t, bool, bool)>("linear_cross_entropy");
+  return op.call(h, weight, labels, token_weights, logits_bytes, want_dh, want_dweight);
+}
 
 class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> {
  public:
   static variable_list forward(AutogradContext* ctx, const at::Tensor& h, const at::Tensor& weight,
                                const at::Tensor& labels, const at::Tensor& token_weights,
                                int64_t logits_bytes, bool want_dh, bool want_dweight) {
-    const at::NoGradGuard no_grad;
-    const auto [total, losses, dh, dweight] = reference::linear_cross_entropy(
-        h, weight, labels, token_weights, logits_bytes, want_dh, want_dweight);
+    const at::AutoDispatchBelowADInplaceOrView below;
+    const auto [total, losses, dh, dweight] =
+        call(h, weight, labels, token_weights, logits_bytes, want_dh, want_dweight);
     ctx->save_for_backward({dh, dweight});
     ctx->mark_non_differentiable({losses});
     return {total, losses};
@@ -64,5 +85,16 @@ CrossEntropy linear_cross_entropy(const at::Tensor& h_ND, const at::Tensor& weig
                                 grad && h_ND.requires_grad(), grad && weight_VD.requires_grad());
   return {out[0], out[1]};
 }
+
+// Gradients of the total come with it, where asked for; autograd is in the public function.
+TORCH_LIBRARY_FRAGMENT(triptych, m) {
+  m.def(
+      "linear_cross_entropy(Tensor h, Tensor weight, Tensor labels, Tensor token_weights, int "
+      "logits_bytes, bool want_dh, bool want_dweight) -> (Tensor, Tensor, Tensor, Tensor)");
+}
+TORCH_LIBRARY_IMPL(triptych, CompositeExplicitAutograd, m) {
+  m.impl("linear_cross_entropy", reference::linear_cross_entropy);
+}
+TORCH_LIBRARY_IMPL(triptych, CPU, m) { m.impl("linear_cross_entropy", on_cpu); }
 
 }  // namespace triptych

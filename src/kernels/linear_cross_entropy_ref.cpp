@@ -7,8 +7,8 @@
 
 namespace triptych::reference {
 
-// Two passes over the vocabulary: the first finds each row's log-sum-exp, the second turns a chunk's
-// logits into gradients. With one chunk its logits are kept and computed once.
+// Two passes over the vocabulary: the first finds each row's log-sum-exp, the second turns a
+// chunk's logits into gradients. With one chunk its logits are kept and computed once.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> linear_cross_entropy(
     const at::Tensor& h, const at::Tensor& weight, const at::Tensor& labels,
     const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh, bool want_dweight) {

@@ -21,8 +21,8 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 void check(const char* name, const at::Tensor& x, const at::Tensor& weight) {
-  require(x.dim() >= 1 && weight.dim() == 1 && weight.size(0) == x.size(-1), name, ": x ", x.sizes(),
-          " needs a weight of its last size, got ", weight.sizes());
+  require(x.dim() >= 1 && weight.dim() == 1 && weight.size(0) == x.size(-1), name, ": x ",
+          x.sizes(), " needs a weight of its last size, got ", weight.sizes());
   require(weight.scalar_type() == x.scalar_type(), name, ": x is ", x.scalar_type(),
           ", the weight is ", weight.scalar_type(), "; both must have one dtype");
 }
@@ -100,15 +100,16 @@ Pair call_rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 }
 Triple call_add_rms_norm(const at::Tensor& x, const at::Tensor& r, const at::Tensor& weight,
                          double eps) {
-  static const auto op = find_operator<Triple(const at::Tensor&, const at::Tensor&,
-                                              const at::Tensor&, double)>("add_rms_norm");
+  static const auto op =
+      find_operator<Triple(const at::Tensor&, const at::Tensor&, const at::Tensor&, double)>(
+          "add_rms_norm");
   return op.call(x, r, weight, eps);
 }
 Pair call_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
                    const at::Tensor& rstd, const std::optional<at::Tensor>& residual) {
   static const auto op =
-      find_operator<Pair(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                         const at::Tensor&, const std::optional<at::Tensor>&)>("rms_norm_backward");
+      find_operator<Pair(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                         const std::optional<at::Tensor>&)>("rms_norm_backward");
   return op.call(dy, x, weight, rstd, residual);
 }
 
@@ -179,8 +180,7 @@ AddRmsNorm add_rms_norm(const at::Tensor& x_TD, const at::Tensor& r_TD, const at
 
 TORCH_LIBRARY_FRAGMENT(triptych, m) {
   m.def("rms_norm(Tensor x, Tensor weight, float eps) -> (Tensor, Tensor)");
-  m.def(
-      "add_rms_norm(Tensor x, Tensor r, Tensor weight, float eps) -> (Tensor, Tensor, Tensor)");
+  m.def("add_rms_norm(Tensor x, Tensor r, Tensor weight, float eps) -> (Tensor, Tensor, Tensor)");
   m.def(
       "rms_norm_backward(Tensor dy, Tensor x, Tensor weight, Tensor rstd, Tensor? residual) -> "
       "(Tensor, Tensor)");

@@ -30,7 +30,8 @@ void check(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) {
 }
 
 bool fits(const at::Tensor& x, const at::Tensor& cos) {
-  return has_cpu_kernel(x) && (cos.scalar_type() == x.scalar_type() || cos.scalar_type() == at::kFloat);
+  return has_cpu_kernel(x) &&
+         (cos.scalar_type() == x.scalar_type() || cos.scalar_type() == at::kFloat);
 }
 
 // y is x itself or a tensor with a contiguous last dim; x likewise.
@@ -71,8 +72,9 @@ at::Tensor rotary_cpu(const at::Tensor& x_, const at::Tensor& cos, const at::Ten
 }
 
 at::Tensor call(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool inverse) {
-  static const auto op = find_operator<at::Tensor(const at::Tensor&, const at::Tensor&,
-                                                  const at::Tensor&, bool)>("rotary");
+  static const auto op =
+      find_operator<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, bool)>(
+          "rotary");
   return op.call(x, cos, sin, inverse);
 }
 

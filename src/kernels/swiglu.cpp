@@ -85,8 +85,8 @@ void backward_into(const at::Tensor& dy, const at::Tensor& gate, const at::Tenso
     const auto kernel = cpu::typed<T>(cpu::kernels()).swiglu_backward;
     over_rows(g, [&](int64_t row, int64_t at, int64_t n) {
       kernel(read<T>(d.tensor) + row * d.stride + at, read<T>(g.tensor) + row * g.stride + at,
-             read<T>(u.tensor) + row * u.stride + at, n,
-             write<T>(dg.tensor) + row * dg.stride + at, write<T>(du.tensor) + row * du.stride + at);
+             read<T>(u.tensor) + row * u.stride + at, n, write<T>(dg.tensor) + row * dg.stride + at,
+             write<T>(du.tensor) + row * du.stride + at);
     });
   });
 }
@@ -116,13 +116,13 @@ at::Tensor packed_backward_cpu(const at::Tensor& dy_, const at::Tensor& gate_up_
 }
 
 at::Tensor call(const at::Tensor& gate, const at::Tensor& up) {
-  static const auto op =
-      find_operator<at::Tensor(const at::Tensor&, const at::Tensor&)>("swiglu");
+  static const auto op = find_operator<at::Tensor(const at::Tensor&, const at::Tensor&)>("swiglu");
   return op.call(gate, up);
 }
 Pair call_backward(const at::Tensor& dy, const at::Tensor& gate, const at::Tensor& up) {
-  static const auto op = find_operator<Pair(const at::Tensor&, const at::Tensor&,
-                                            const at::Tensor&)>("swiglu_backward");
+  static const auto op =
+      find_operator<Pair(const at::Tensor&, const at::Tensor&, const at::Tensor&)>(
+          "swiglu_backward");
   return op.call(dy, gate, up);
 }
 at::Tensor call_packed_backward(const at::Tensor& dy, const at::Tensor& gate_up) {

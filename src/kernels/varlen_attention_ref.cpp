@@ -84,11 +84,9 @@ Triple varlen_attention_backward(const at::Tensor& dout, const at::Tensor& q, co
                v_ = repeat_heads(wide(batch(v, g)), H), dy = wide(batch(dout, g)),
                y = wide(batch(out, g));
     const auto z = scores(q_, k_, causal, scale);
-    const auto p = (z - lse.index_select(0, g.rows)
-                            .unflatten(0, {-1, g.length})
-                            .transpose(1, 2)
-                            .unsqueeze(-1))
-                       .exp();
+    const auto p =
+        (z - lse.index_select(0, g.rows).unflatten(0, {-1, g.length}).transpose(1, 2).unsqueeze(-1))
+            .exp();
     const auto dp = at::matmul(dy, v_.transpose(-1, -2));
     const auto ds = p * (dp - (dy * y).sum(-1, true)) * scale;
     dq.index_copy_(0, g.rows, unbatch(at::matmul(ds, k_)).to(q.scalar_type()));

@@ -11,19 +11,19 @@ namespace triptych::cpu {
 
 /// Coefficients of one AdamW step, in the order of operations of torch.optim.AdamW.
 struct AdamWCoefficients {
-  float decay;               ///< 1 - learning_rate * weight_decay
+  float decay;  ///< 1 - learning_rate * weight_decay
   float one_minus_beta1;
   float beta2, one_minus_beta2;
   float inverse_sqrt_correction2;
   float eps;
-  float step_size;           ///< learning_rate / (1 - beta1^t)
+  float step_size;  ///< learning_rate / (1 - beta1^t)
   float grad_scale;
 };
 
 /// Where the fp32 master of an AdamW range lives; exactly one form is set.
 struct AdamWRange {
-  float* master = nullptr;   ///< fp32 master, with or without a bf16 weight to write
-  Bf16* weight = nullptr;    ///< bf16 weight; with `low` it is the upper half of the master
+  float* master = nullptr;  ///< fp32 master, with or without a bf16 weight to write
+  Bf16* weight = nullptr;   ///< bf16 weight; with `low` it is the upper half of the master
   int16_t* low = nullptr;
   float* exp_avg = nullptr;
   float* exp_avg_sq = nullptr;

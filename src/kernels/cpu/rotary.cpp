@@ -15,8 +15,8 @@ void rotary(const T* x, int64_t stride, const Table* cos, const Table* sin, int6
     for (int64_t i = 0; i < half; i += kLanes) {
       const int64_t n = std::min(kLanes, half - i);
       const Float16x a = load(x + i, n), b = load(x + half + i, n);
-      const Float16x first = rounded<Table>(a * load(cos + i, n)) -
-                             rounded<Table>(b * (load(sin + i, n) * sign));
+      const Float16x first =
+          rounded<Table>(a * load(cos + i, n)) - rounded<Table>(b * (load(sin + i, n) * sign));
       const Float16x second = rounded<Table>(b * load(cos + half + i, n)) +
                               rounded<Table>(a * (load(sin + half + i, n) * sign));
       store(y + i, first, n);

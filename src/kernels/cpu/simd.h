@@ -2,7 +2,8 @@
 
 // Sixteen floats at a time with the compiler's vector types. Every file that includes this is
 // compiled once for each instruction set (TRIPTYCH_ISA names the namespace); lanes and the order of
-// sums are the same in all, and contraction into fused multiply-adds is off, so the results are too.
+// sums are the same in all, and contraction into fused multiply-adds is off, so the results are
+// too.
 
 #include <cstdint>
 #include <cstring>

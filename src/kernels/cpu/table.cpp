@@ -5,8 +5,9 @@ namespace {
 
 template <class T>
 constexpr TypedKernels<T> table() {
-  return {rms_norm<T>,       rms_norm_backward<T>, rotary<T, T>,      rotary<T, float>, swiglu<T>,
-          swiglu_backward<T>, adamw<T>,            sum_of_squares<T>, accumulate<T>};
+  return {rms_norm<T>,  rms_norm_backward<T>, rotary<T, T>, rotary<T, float>,
+          swiglu<T>,    swiglu_backward<T>,   adamw<T>,     sum_of_squares<T>,
+          accumulate<T>};
 }
 
 }  // namespace

@@ -1,0 +1,21 @@
+#pragma once
+
+// The AVX-512 bf16 path of linear_cross_entropy. Internal to this folder.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <tuple>
+
+namespace triptych {
+
+/// Whether this CPU and these sizes have the fast path; otherwise use the reference.
+bool has_fast_cross_entropy(const at::Tensor& h, const at::Tensor& weight);
+
+/// reference::linear_cross_entropy by slabs of the vocabulary. A slab is one thread's work, and
+/// slabs depend on sizes only, so the result is the same on any number of threads.
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> fast_linear_cross_entropy(
+    const at::Tensor& h, const at::Tensor& weight, const at::Tensor& labels,
+    const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh, bool want_dweight);
+
+}  // namespace triptych
