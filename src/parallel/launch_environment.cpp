@@ -130,6 +130,7 @@ LaunchEnvironment read_launch_environment(const GetVariable& get) {
     require<UsageError>(env.rank < env.world_size, "environment: ", names.rank, "=", env.rank,
                         " must be below ", names.world_size, "=", env.world_size);
     read_address(get, env);
+    env.own_launcher = get("TRIPTYCH_RESTART").has_value();
     if (const auto fd = get("TRIPTYCH_STORE_FD"); fd && env.rank == 0) {
       env.store_fd = parse_number("TRIPTYCH_STORE_FD", *fd);
     }

@@ -18,7 +18,12 @@ struct LaunchEnvironment {
   std::string address;           ///< host of the rendezvous store
   int64_t port = 0;
   int64_t store_fd = -1;  ///< rank 0 of our own launcher: the socket that already listens on `port`
+  bool own_launcher = false;  ///< started by `train --nproc N`
 };
+
+/// Exit status of a worker that ends because another one failed; between workers and our own
+/// launcher only, which reports the other one.
+inline constexpr int kStoppedByPeerStatus = 77;
 
 /// Reads one variable; nothing when it is not set. Tests pass a table.
 using GetVariable = std::function<std::optional<std::string>(std::string_view name)>;

@@ -244,12 +244,14 @@ class Crew {
       reap();
       if (deadline_ && Clock::now() > *deadline_) {
         kill_all(SIGKILL);
+        killed_ = true;  // what ends now does so because of us
         deadline_.reset();
       }
     }
     for (auto& line : lines_) line.pump();
     if (!failure_.empty()) log_error("{}; all ranks were stopped", failure_);
-    return failure_.empty() ? (stopped_ ? kExitStopped : 0) : failure_status_;
+    if (!failure_.empty()) return failure_status_;
+    return followers_ ? kExitFailed : stopped_ ? kExitStopped : 0;
   }
 
  private:
@@ -318,11 +320,17 @@ class Crew {
       worker.running = false;
       const int code = WIFEXITED(status) ? WEXITSTATUS(status) : kExitFailed;
       stopped_ = stopped_ || code == kExitStopped;
-      if (code == 0 || code == kExitStopped || !failure_.empty()) continue;
+      if (code == 0 || code == kExitStopped) continue;
+      if (!deadline_) {
+        deadline_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                       std::chrono::duration<double>(options_.grace_s));
+      }
+      // the rank that failed may end after those that it took along: rank 0 lets the others go
+      // first
+      followers_ = followers_ || code == kStoppedByPeerStatus;
+      if (code == kStoppedByPeerStatus || !failure_.empty() || killed_) continue;
       failure_ = describe(worker, status);
       failure_status_ = code;
-      deadline_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                     std::chrono::duration<double>(options_.grace_s));
     }
   }
 
@@ -332,7 +340,7 @@ class Crew {
   std::vector<LinePrefixer> lines_;
   std::string failure_;  // the first by time
   int failure_status_ = kExitFailed;
-  bool stopped_ = false;
+  bool stopped_ = false, followers_ = false, killed_ = false;
   std::optional<Clock::time_point> deadline_;
 };
 

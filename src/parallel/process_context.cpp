@@ -171,6 +171,7 @@ struct ProcessContext::Impl {
     watch.address = fmt::format("{}:{}", environment.address, environment.port);
     watch.poll_s = options.poll_s;
     watch.warn_after_s = options.warn_after_s;
+    watch.stopped_status = environment.own_launcher ? kStoppedByPeerStatus : 1;
     // a connection of its own: a blocking wait holds the other one
     const auto store = c10::make_intrusive<c10d::PrefixStore>(
         store_prefix(), connect(environment, options.rendezvous_timeout_s));
@@ -320,11 +321,13 @@ bool ProcessContext::report_failure(const std::exception& error) noexcept {
   if (dynamic_cast<const StoppedByPeer*>(&error) != nullptr) {
     log_info("stopped: {}", error.what());
     self.watchdog->leave();
+    if (self.environment.own_launcher) std::_Exit(kStoppedByPeerStatus);
     return false;
   }
   try {
     const bool first = self.watchdog->publish_failure(message_of(error));
     self.watchdog->leave();
+    if (!first && self.environment.own_launcher) std::_Exit(kStoppedByPeerStatus);
     return first;
   } catch (const std::exception&) {  // the store is gone: nobody is left to be told
     return true;

@@ -94,7 +94,9 @@ class ProcessContext {
   bool any(bool mine);
 
   /// Tells the other ranks that this one failed and why; they end within seconds.
-  /// @return whether this rank should print the error (false when another one has done so).
+  /// @return whether this rank should print the error: false when another rank failed first. Under
+  ///   our own launcher such a rank does not come back but ends with kStoppedByPeerStatus, so that
+  ///   the rank at fault is the one reported.
   bool report_failure(const std::exception& error) noexcept;
 
   /// The normal end, on every rank: waits until all have arrived, so that nobody loses the store.

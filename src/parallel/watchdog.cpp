@@ -119,8 +119,8 @@ void Watchdog::leave() {
     store_->set(key("gone/", options_.rank), "1");
     if (options_.rank != 0) return;
     const auto before = states();
-    const double start = steady_seconds(), silent = start + 3 * options_.poll_s;
-    for (bool all = false; !all && steady_seconds() < start + 3 + 3 * options_.poll_s;) {
+    const double start = steady_seconds(), silent = start + silence_s();
+    for (bool all = false; !all && steady_seconds() < silent + 3;) {
       sleep_s(0.05);
       all = true;
       for (const auto& then : before) {
@@ -135,9 +135,9 @@ void Watchdog::leave() {
 Watchdog::Verdict Watchdog::find_culprit(const std::string& collective, const std::string& cause) {
   try {
     const auto before = states();
-    // three beats: long enough for a rank that failed to say so, and for a dead one to be missed
-    for (const double deadline = steady_seconds() + 3 * options_.poll_s;
-         steady_seconds() < deadline; sleep_s(options_.poll_s / 10)) {
+    // long enough for a rank that failed to say so, and for a dead one to be missed
+    for (const double deadline = steady_seconds() + silence_s(); steady_seconds() < deadline;
+         sleep_s(options_.poll_s / 10)) {
       if (auto failure = first_failure(); !failure.empty()) return {.told_by = std::move(failure)};
     }
     Verdict verdict{.text = cause};
@@ -184,7 +184,7 @@ void Watchdog::end_process(const std::string& why) {
   set_live_line("");
   log_info("stopped: {}", why);
   leave();
-  ::_exit(1);  // the main thread may be deep in a collective or a kernel
+  ::_exit(options_.stopped_status);  // the main thread may be deep in a collective or a kernel
 }
 
 }  // namespace triptych

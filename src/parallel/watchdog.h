@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -21,6 +22,7 @@ class Watchdog {
     int64_t rank = 0, world_size = 1;
     std::string host_name, address;
     double poll_s = 1, warn_after_s = 60;
+    int stopped_status = 1;  ///< exit status when another rank has failed
   };
   Watchdog(Options options, c10::intrusive_ptr<c10d::Store> store, std::shared_ptr<GroupHost> host);
   ~Watchdog();
@@ -54,6 +56,8 @@ class Watchdog {
     std::string text;    ///< that collective, or the last one that ended
   };
 
+  /// A rank that publishes nothing for so long is dead; a busy machine alone is not that slow.
+  double silence_s() const { return std::max(3 * options_.poll_s, 2.0); }
   void run();
   void publish_state();
   State state(int64_t rank);

@@ -10,6 +10,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "base/log.h"
+#include "parallel/launcher.h"
 #include "parallel/process_context.h"
 #include "ranks.h"
 
@@ -201,6 +202,28 @@ TEST(ThrowingRank, SpeaksOnceAndForAll) {
   }
 }
 
+/// `train --nproc 3`: the workers run `steps`.
+int launched(const Json& /*config*/) {
+  ::setenv("TRIPTYCH_TEST_SCENARIO", "steps", 1);
+  const std::vector<std::string> argv = {"rank"};
+  return launch_workers({.processes = 3, .threads = 1}, argv);
+}
+
+// The launcher reports the rank at fault, though rank 0, which holds the store, ends last.
+TEST(Launched, ReportsTheRankAtFault) {
+  for (const int who : {0, 2}) {
+    const auto thrown = testing_ranks::run_alone("launched", {{"rank", who}, {"what", "throws"}});
+    EXPECT_EQ(thrown.status, 1);
+    EXPECT_EQ(count(thrown.output, "error: "), 2) << thrown.output;
+    EXPECT_THAT(thrown.output, HasSubstr("the picture is missing"));
+    EXPECT_THAT(thrown.output, HasSubstr("rank " + std::to_string(who) +
+                                         " failed with status 1; its message is above"));
+  }
+  const auto killed = testing_ranks::run_alone("launched", {{"rank", 1}, {"what", "dies"}});
+  EXPECT_EQ(killed.status, 1);
+  EXPECT_THAT(killed.output, HasSubstr("rank 1 was killed by signal 9"));
+}
+
 TEST(HangingRank, IsWarnedAboutAndThenNamed) {
   const auto ended = run_ranks(
       3, "steps", {{"rank", 1}, {"what", "hangs"}, {"timeout_s", 3}, {"warn_after_s", 1}});
@@ -250,5 +273,6 @@ int main(int argc, char** argv) {
   triptych::testing_ranks::add_scenario("steps", triptych::steps);
   triptych::testing_ranks::add_scenario("compare", triptych::compare);
   triptych::testing_ranks::add_scenario("groups", triptych::groups);
+  triptych::testing_ranks::add_scenario("launched", triptych::launched);
   return triptych::testing_ranks::run_main(argc, argv);
 }
