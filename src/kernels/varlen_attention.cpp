@@ -2,12 +2,14 @@
 
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
-#include <torch/csrc/autograd/grad_mode.h>
+#include <torch/library.h>
 
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/dispatch.h"
 #include "kernels/reference.h"
+#include "kernels/varlen_attention_cpu.h"
 
 namespace triptych {
 namespace {
@@ -41,13 +43,63 @@ void check_bounds(const at::Tensor& cu_seqlens, int64_t T) {
   }
 }
 
+using reference::Pair;
+using reference::Triple;
+
+Pair forward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                 const at::Tensor& cu_seqlens, bool causal, double scale) {
+  return (has_fast_attention(q, k, v) ? fast_varlen_attention : reference::varlen_attention)(
+      q, k, v, cu_seqlens, causal, scale);
+}
+Triple backward_cpu(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                    const at::Tensor& v, const at::Tensor& out, const at::Tensor& lse,
+                    const at::Tensor& cu_seqlens, bool causal, double scale) {
+  return (has_fast_attention(q, k, v) ? fast_varlen_attention_backward
+                                      : reference::varlen_attention_backward)(
+      dout, q, k, v, out, lse, cu_seqlens, causal, scale);
+}
+at::Tensor cached_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
+  return (has_fast_attention(q, k, v) && q.size(0) > 0
+              ? fast_cached_attention
+              : reference::cached_attention)(q, k, v, scale);
+}
+
+// Shapes alone: planning a model allocates no score matrix.
+Pair forward_meta(const at::Tensor& q, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                  bool, double) {
+  const auto wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return {at::empty(q.sizes(), q.options()),
+          at::empty({q.size(0), q.size(1)}, q.options().dtype(wide))};
+}
+Triple backward_meta(const at::Tensor&, const at::Tensor& q, const at::Tensor& k,
+                     const at::Tensor& v, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                     bool, double) {
+  return {at::empty(q.sizes(), q.options()), at::empty(k.sizes(), k.options()),
+          at::empty(v.sizes(), v.options())};
+}
+
+Pair call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+          const at::Tensor& cu_seqlens, bool causal, double scale) {
+  static const auto op = find_operator<Pair(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                            const at::Tensor&, bool, double)>("varlen_attention");
+  return op.call(q, k, v, cu_seqlens, causal, scale);
+}
+Triple call_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
+                     const at::Tensor& v, const at::Tensor& out, const at::Tensor& lse,
+                     const at::Tensor& cu_seqlens, bool causal, double scale) {
+  static const auto op = find_operator<Triple(
+      const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+      const at::Tensor&, const at::Tensor&, bool, double)>("varlen_attention_backward");
+  return op.call(dout, q, k, v, out, lse, cu_seqlens, causal, scale);
+}
+
 class VarlenAttention : public torch::autograd::Function<VarlenAttention> {
  public:
   static variable_list forward(AutogradContext* ctx, const at::Tensor& q, const at::Tensor& k,
                                const at::Tensor& v, const at::Tensor& cu_seqlens, bool causal,
                                double scale) {
-    const at::NoGradGuard no_grad;
-    const auto [out, lse] = reference::varlen_attention(q, k, v, cu_seqlens, causal, scale);
+    const at::AutoDispatchBelowADInplaceOrView below;
+    const auto [out, lse] = call(q, k, v, cu_seqlens, causal, scale);
     ctx->save_for_backward({q, k, v, out, lse, cu_seqlens});
     ctx->saved_data["causal"] = causal;
     ctx->saved_data["scale"] = scale;
@@ -56,14 +108,19 @@ class VarlenAttention : public torch::autograd::Function<VarlenAttention> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const at::NoGradGuard no_grad;
     const auto s = ctx->get_saved_variables();
-    const auto [dq, dk, dv] = reference::varlen_attention_backward(
-        grads[0].contiguous(), s[0], s[1], s[2], s[3], s[4], s[5],
-        ctx->saved_data["causal"].toBool(), ctx->saved_data["scale"].toDouble());
+    const auto [dq, dk, dv] =
+        call_backward(grads[0], s[0], s[1], s[2], s[3], s[4], s[5],
+                      ctx->saved_data["causal"].toBool(), ctx->saved_data["scale"].toDouble());
     return {dq, dk, dv, {}, {}, {}};
   }
 };
+
+Pair autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+              const at::Tensor& cu_seqlens, bool causal, double scale) {
+  const auto out = VarlenAttention::apply(q, k, v, cu_seqlens, causal, scale);
+  return {out[0], out[1]};
+}
 
 double scale_of(const at::Tensor& q, const std::optional<double>& scale) {
   return scale.value_or(1 / std::sqrt(static_cast<double>(q.size(2))));
@@ -78,9 +135,9 @@ AttentionResult varlen_attention_with_lse(const at::Tensor& q_THK, const at::Ten
   require(q_THK.size(0) == k_TGK.size(0), "attention: ", q_THK.size(0), " queries for ",
           k_TGK.size(0), " keys");
   check_bounds(cu_seqlens, q_THK.size(0));
-  const auto out = VarlenAttention::apply(q_THK, k_TGK, v_TGK, cu_seqlens, options.causal,
-                                          scale_of(q_THK, options.scale));
-  return {out[0], out[1]};
+  auto [out, lse] =
+      call(q_THK, k_TGK, v_TGK, cu_seqlens, options.causal, scale_of(q_THK, options.scale));
+  return {out, lse};
 }
 
 at::Tensor varlen_attention(const at::Tensor& q_THK, const at::Tensor& k_TGK,
@@ -94,8 +151,36 @@ at::Tensor cached_attention(const at::Tensor& q_THK, const at::Tensor& k_SGK,
   check(q_THK, k_SGK, v_SGK);
   require(q_THK.size(0) <= k_SGK.size(0), "attention: ", q_THK.size(0),
           " new tokens in a cache of ", k_SGK.size(0));
-  const at::NoGradGuard no_grad;
-  return reference::cached_attention(q_THK, k_SGK, v_SGK, scale_of(q_THK, scale));
+  static const auto op =
+      find_operator<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, double)>(
+          "cached_attention");
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return op.call(q_THK, k_SGK, v_SGK, scale_of(q_THK, scale));
 }
+
+TORCH_LIBRARY_FRAGMENT(triptych, m) {
+  m.def(
+      "varlen_attention(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, bool causal, float "
+      "scale) -> (Tensor, Tensor)");
+  m.def(
+      "varlen_attention_backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor "
+      "lse, Tensor cu_seqlens, bool causal, float scale) -> (Tensor, Tensor, Tensor)");
+  m.def("cached_attention(Tensor q, Tensor k, Tensor v, float scale) -> Tensor");
+}
+TORCH_LIBRARY_IMPL(triptych, CompositeExplicitAutograd, m) {
+  m.impl("varlen_attention", reference::varlen_attention);
+  m.impl("varlen_attention_backward", reference::varlen_attention_backward);
+  m.impl("cached_attention", reference::cached_attention);
+}
+TORCH_LIBRARY_IMPL(triptych, CPU, m) {
+  m.impl("varlen_attention", forward_cpu);
+  m.impl("varlen_attention_backward", backward_cpu);
+  m.impl("cached_attention", cached_cpu);
+}
+TORCH_LIBRARY_IMPL(triptych, Meta, m) {
+  m.impl("varlen_attention", forward_meta);
+  m.impl("varlen_attention_backward", backward_meta);
+}
+TORCH_LIBRARY_IMPL(triptych, Autograd, m) { m.impl("varlen_attention", autograd); }
 
 }  // namespace triptych

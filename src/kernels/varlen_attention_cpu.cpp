@@ -1,0 +1,222 @@
+// T tokens   H query heads   G key/value heads   K head dim
+
+#include "kernels/varlen_attention_cpu.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cpu/attention_avx512.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/dispatch.h"
+
+namespace triptych {
+
+#ifdef TRIPTYCH_AVX512
+
+namespace {
+
+using cpu::Bf16;
+using cpu::avx512::AttentionShape;
+using cpu::avx512::Rows;
+using cpu::avx512::RowsOut;
+
+// One segment: its tokens, and where its packed keys begin, counted in padded tokens.
+struct Segment {
+  int64_t begin = 0, padded_begin = 0;
+  AttentionShape shape;
+};
+
+struct Segments {
+  std::vector<Segment> list;
+  int64_t padded = 0;  ///< padded tokens of all
+
+  void add(int64_t begin, int64_t length, int64_t K, bool causal, double scale) {
+    const int64_t Lp = (length + 15) / 16 * 16;
+    list.push_back(
+        {begin,
+         padded,
+         {.L = length, .Lp = Lp, .K = K, .scale = static_cast<float>(scale), .causal = causal}});
+    padded += Lp;
+  }
+};
+
+Segments segments_of(const at::Tensor& cu_seqlens, int64_t K, bool causal, double scale) {
+  const auto bounds = cu_seqlens.to(at::kLong).contiguous();
+  const auto* b = bounds.const_data_ptr<int64_t>();
+  Segments segments;
+  for (int64_t i = 0; i + 1 < bounds.numel(); ++i) {
+    if (b[i + 1] > b[i]) segments.add(b[i], b[i + 1] - b[i], K, causal, scale);
+  }
+  return segments;
+}
+
+Rows rows(const at::Tensor& x, int64_t token, int64_t head) {
+  return {read<Bf16>(x) + token * x.stride(0) + head * x.stride(1), x.stride(0)};
+}
+RowsOut rows_out(const at::Tensor& x, int64_t token, int64_t head) {
+  return {write<Bf16>(x) + token * x.stride(0) + head * x.stride(1), x.stride(0)};
+}
+
+// The kernels read pairs of numbers, so every row must begin at an even place.
+bool even_rows(const at::Tensor& x) {
+  return x.stride(2) == 1 && x.stride(0) % 2 == 0 && x.stride(1) % 2 == 0 &&
+         reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 4 == 0;
+}
+at::Tensor with_even_rows(const at::Tensor& x) {
+  return even_rows(x) ? x : x.clone(at::MemoryFormat::Contiguous);
+}
+
+// Keys or values of all segments and heads in one of the two layouts, made in parallel.
+class Packed {
+ public:
+  using Pack = void (*)(const AttentionShape&, Rows, uint32_t*);
+  Packed(const Segments& segments, const at::Tensor& x, Pack pack)
+      : heads_(x.size(1)),
+        half_(x.size(2) / 2),
+        data_(at::empty({segments.padded * heads_ * half_}, x.options().dtype(at::kInt))) {
+    const auto n = static_cast<int64_t>(segments.list.size());
+    at::parallel_for(0, n * heads_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const Segment& s = segments.list[i / heads_];
+        pack(s.shape, rows(x, s.begin, i % heads_), at(s, i % heads_));
+      }
+    });
+  }
+  uint32_t* at(const Segment& s, int64_t head) const {
+    return reinterpret_cast<uint32_t*>(data_.mutable_data_ptr<int32_t>()) +
+           (s.padded_begin * heads_ + head * s.shape.Lp) * half_;
+  }
+
+ private:
+  int64_t heads_, half_;
+  at::Tensor data_;
+};
+
+// Queries of one piece of work: enough for several tiles, few enough to spread one long segment.
+constexpr int64_t kQueryPiece = 192;
+
+void forward(const Segments& segments, const at::Tensor& q, const at::Tensor& k,
+             const at::Tensor& v, int64_t queries_of_segment, const at::Tensor& out,
+             const at::Tensor& lse) {
+  const int64_t H = q.size(1), group = H / k.size(1);
+  const Packed keys(segments, k, cpu::avx512::pack_across);
+  const Packed values(segments, v, cpu::avx512::pack_along);
+  struct Piece {
+    const Segment* segment;
+    int64_t head, begin, end;
+  };
+  std::vector<Piece> pieces;
+  for (const Segment& s : segments.list) {
+    const int64_t queries = queries_of_segment < 0 ? s.shape.L : queries_of_segment;
+    for (int64_t h = 0; h < H; ++h) {
+      for (int64_t t = 0; t < queries; t += kQueryPiece) {
+        pieces.push_back({&s, h, t, std::min(t + kQueryPiece, queries)});
+      }
+    }
+  }
+  at::parallel_for(0, static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto& [s, h, first, last] = pieces[i];
+      cpu::avx512::attention_forward(s->shape, rows(q, s->begin, h), first, last,
+                                     keys.at(*s, h / group), values.at(*s, h / group),
+                                     rows_out(out, s->begin, h),
+                                     write<float>(lse) + s->begin * H + h, H);
+    }
+  });
+}
+
+}  // namespace
+
+bool has_fast_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  return cpu::isa() == cpu::Isa::kAvx512 && q.scalar_type() == at::kBFloat16 && q.is_cpu() &&
+         k.is_cpu() && v.is_cpu() && q.size(2) % 16 == 0 && q.size(2) > 0;
+}
+
+reference::Pair fast_varlen_attention(const at::Tensor& q_, const at::Tensor& k_,
+                                      const at::Tensor& v_, const at::Tensor& cu_seqlens,
+                                      bool causal, double scale) {
+  const auto q = with_even_rows(q_), k = with_even_rows(k_), v = with_even_rows(v_);
+  const auto out = at::empty(q.sizes(), q.options());
+  const auto lse = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
+  forward(segments_of(cu_seqlens, q.size(2), causal, scale), q, k, v, -1, out, lse);
+  return {out, lse};
+}
+
+reference::Triple fast_varlen_attention_backward(const at::Tensor& dout_, const at::Tensor& q_,
+                                                 const at::Tensor& k_, const at::Tensor& v_,
+                                                 const at::Tensor& out, const at::Tensor& lse,
+                                                 const at::Tensor& cu_seqlens, bool causal,
+                                                 double scale) {
+  const auto dout = with_even_rows(dout_), q = with_even_rows(q_), k = with_even_rows(k_),
+             v = with_even_rows(v_);
+  const int64_t H = q.size(1), G = k.size(1), K = q.size(2), group = H / G;
+  const auto dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options()),
+             dv = at::empty(v.sizes(), v.options());
+  const Segments segments = segments_of(cu_seqlens, K, causal, scale);
+  const Packed keys_across(segments, k, cpu::avx512::pack_across);
+  const Packed keys_along(segments, k, cpu::avx512::pack_along);
+  const Packed values_across(segments, v, cpu::avx512::pack_across);
+  const auto n = static_cast<int64_t>(segments.list.size());
+  // The query heads of one key/value head add up in one thread, in order.
+  at::parallel_for(0, n * G, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Segment& s = segments.list[i / G];
+      const int64_t g = i % G;
+      const auto sums = at::zeros({2, s.shape.Lp, K}, q.options().dtype(at::kFloat));
+      float* dk_sum = write<float>(sums);
+      float* dv_sum = dk_sum + s.shape.Lp * K;
+      for (int64_t h = g * group; h < (g + 1) * group; ++h) {
+        cpu::avx512::attention_backward(s.shape, {.q = rows(q, s.begin, h),
+                                                  .dout = rows(dout, s.begin, h),
+                                                  .out = rows(out, s.begin, h),
+                                                  .lse = read<float>(lse) + s.begin * H + h,
+                                                  .lse_stride = H,
+                                                  .keys_across = keys_across.at(s, g),
+                                                  .keys_along = keys_along.at(s, g),
+                                                  .values_across = values_across.at(s, g),
+                                                  .dq = rows_out(dq, s.begin, h),
+                                                  .dk = dk_sum,
+                                                  .dv = dv_sum});
+      }
+      cpu::avx512::round_rows(s.shape, dk_sum, rows_out(dk, s.begin, g));
+      cpu::avx512::round_rows(s.shape, dv_sum, rows_out(dv, s.begin, g));
+    }
+  });
+  return {dq, dk, dv};
+}
+
+at::Tensor fast_cached_attention(const at::Tensor& q_, const at::Tensor& k_, const at::Tensor& v_,
+                                 double scale) {
+  const auto q = with_even_rows(q_), k = with_even_rows(k_), v = with_even_rows(v_);
+  const auto out = at::empty(q.sizes(), q.options());
+  const auto lse = at::empty({q.size(0), q.size(1)}, q.options().dtype(at::kFloat));
+  Segments segments;
+  segments.add(0, k.size(0), q.size(2), /*causal=*/true, scale);
+  segments.list[0].shape.offset = k.size(0) - q.size(0);
+  forward(segments, q, k, v, q.size(0), out, lse);
+  return out;
+}
+
+#else
+
+bool has_fast_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&) { return false; }
+reference::Pair fast_varlen_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                      const at::Tensor&, bool, double) {
+  return {};
+}
+reference::Triple fast_varlen_attention_backward(const at::Tensor&, const at::Tensor&,
+                                                 const at::Tensor&, const at::Tensor&,
+                                                 const at::Tensor&, const at::Tensor&,
+                                                 const at::Tensor&, bool, double) {
+  return {};
+}
+at::Tensor fast_cached_attention(const at::Tensor&, const at::Tensor&, const at::Tensor&, double) {
+  return {};
+}
+
+#endif
+
+}  // namespace triptych
