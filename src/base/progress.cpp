@@ -45,7 +45,7 @@ std::string bytes_text(double bytes) {
   return fmt::format("{:.0f} MiB", bytes / (1 << 20));
 }
 
-std::string progress_text(const StepReport& r, double eta_seconds) {
+std::string progress_text(const ProgressReport& r, double eta_seconds) {
   std::vector<std::string> parts;
   const double percent =
       r.steps > 0 ? 100.0 * static_cast<double>(r.step) / static_cast<double>(r.steps) : 0;
@@ -78,7 +78,7 @@ Progress::~Progress() {
   if (terminal_) set_live_line("");
 }
 
-double Progress::eta_seconds(const StepReport& report) const {
+double Progress::eta_seconds(const ProgressReport& report) const {
   if (recent_.size() < kStepsBeforeEta) return -1;
   std::vector<double> times(recent_.begin(), recent_.end());
   const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
@@ -94,7 +94,7 @@ void Progress::show(const std::string& text, bool now) {
   set_live_line(fit(text, terminal_width(Stream::kStderr)));
 }
 
-void Progress::step_done(const StepReport& report) {
+void Progress::step_done(const ProgressReport& report) {
   recent_.push_back(report.step_seconds);
   if (recent_.size() > kRecentSteps) recent_.pop_front();
   const std::string text = progress_text(report, eta_seconds(report));

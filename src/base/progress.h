@@ -8,7 +8,7 @@
 namespace triptych {
 
 /// What the progress line says about a finished step. Unset parts are left out.
-struct StepReport {
+struct ProgressReport {
   int64_t step = 0, steps = 0;  ///< finished, of how many
   double loss = 0, lr = 0, grad_norm = 0;
   double tokens_per_second = 0;   ///< per device
@@ -23,7 +23,7 @@ struct StepReport {
 };
 
 /// "step 120/1000 12% | loss 1.2345 | ... | step 1.24 s | ETA 18m20s"
-std::string progress_text(const StepReport& report, double eta_seconds);
+std::string progress_text(const ProgressReport& report, double eta_seconds);
 
 /// "987", "21.4k", "3.20M"
 std::string short_count(double number);
@@ -40,10 +40,10 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
   ~Progress();  ///< removes the live line
 
-  void step_done(const StepReport& report);
+  void step_done(const ProgressReport& report);
 
   /// Seconds left by the median of the last steps' times; negative until ten are done.
-  double eta_seconds(const StepReport& report) const;
+  double eta_seconds(const ProgressReport& report) const;
 
   /// Shown instead of the step until the next one: "validating 3/20".
   void activity(const std::string& text);

@@ -35,7 +35,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
   // `anchor` requires grad, so that backward reaches a layer whose inputs carry no gradient
   // (the first trained layer above a frozen embedding).
   static variable_list forward(AutogradContext* ctx, const at::Tensor& /*anchor*/,
-                               variable_list inputs, const c10::intrusive_ptr<Run>& run) {
+                               at::TensorList inputs, const c10::intrusive_ptr<Run>& run) {
     Flow flow = run->plain;
     for (size_t i = 0; i < inputs.size(); ++i) flow.set(run->fields.in[i], inputs[i]);
     const Flow before = flow;
@@ -56,7 +56,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
     for (size_t i = 0; i < outputs.size(); ++i) {
       if (!is_differentiable(outputs[i])) ctx->mark_non_differentiable({outputs[i]});
     }
-    ctx->save_for_backward(inputs);
+    ctx->save_for_backward(inputs.vec());
     ctx->saved_data["run"] = c10::IValue::make_capsule(run);
     return outputs;
   }
@@ -111,7 +111,7 @@ void forward_recomputed(const Layer& layer, Flow& flow) {
   if (!trained && inputs.empty()) return layer.forward(flow);
 
   const auto anchor = at::zeros({}).set_requires_grad(true);
-  const auto outputs = Recompute::apply(anchor, inputs, run);
+  const auto outputs = Recompute::apply(anchor, at::TensorList(inputs), run);
   size_t next = 0;
   for (const auto& name : run->fields.out) {
     if (name.front() == '-') {

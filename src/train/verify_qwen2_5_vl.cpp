@@ -27,6 +27,9 @@ namespace qwen = qwen2_5_vl;
 namespace field = qwen2_5_vl::field;
 
 constexpr double kLogits = 5e-5, kFeatures = 1e-5, kLoss = 1e-6, kGradient = 1e-5, kCurve = 1e-5;
+// AdamW turns the sign of a vanishing gradient into a whole step, so norms drift: the reference's
+// own fp32 and fp64 runs differ by up to 8e-5 in them (2.7e-6 in the losses).
+constexpr double kNorm = 2e-4;
 constexpr double kLogitsBf16 = 0.03, kLossBf16 = 0.02, kGradientBf16 = 0.08;
 
 std::vector<int64_t> to_list(const at::Tensor& tensor) {
@@ -460,12 +463,19 @@ class QwenVerifier {
       return at::tensor(list.get<std::vector<double>>(), at::kDouble);
     };
     const bool low = settings.dtype == at::kBFloat16;
-    table_.compare("curve " + name, at::tensor(losses, at::kDouble), as_tensor(wanted.at("loss")),
-                   low ? Measure::kAbsolute : Measure::kRelative, low ? kLossBf16 : kCurve);
-    if (!low) {
-      table_.compare("gradient norms " + name, at::tensor(norms, at::kDouble),
-                     as_tensor(wanted.at("grad_norm")), Measure::kRelative, kCurve);
+    if (low) {
+      // bf16 compute on fp32 masters follows the fp32 curve. The reference's all-bf16 curve shows
+      // how far bf16 alone leads away from it on this checkpoint.
+      const auto exact = as_tensor(manifest_.at("curves").at("full").at("loss"));
+      const double noise = difference(as_tensor(wanted.at("loss")), exact, Measure::kAbsolute);
+      table_.compare("curve bf16 on fp32 masters", at::tensor(losses, at::kDouble), exact,
+                     Measure::kAbsolute, std::max(kLossBf16, 2 * noise));
+      return;
     }
+    table_.compare("curve " + name, at::tensor(losses, at::kDouble), as_tensor(wanted.at("loss")),
+                   Measure::kRelative, kCurve);
+    table_.compare("gradient norms " + name, at::tensor(norms, at::kDouble),
+                   as_tensor(wanted.at("grad_norm")), Measure::kRelative, kNorm);
   }
 
   std::filesystem::path folder_;

@@ -7,7 +7,7 @@
 namespace triptych {
 namespace {
 
-StepReport example() {
+ProgressReport example() {
   return {.step = 120,
           .steps = 1000,
           .loss = 1.2345,
@@ -31,7 +31,7 @@ TEST(Progress, LineIsTheDocumentedOne) {
 
 TEST(Progress, EtaNeedsTenSteps) {
   Progress progress(1000);
-  StepReport report = example();
+  ProgressReport report = example();
   report.steps = 130;
   testing::internal::CaptureStderr();
   for (int i = 0; i < 9; ++i) progress.step_done(report);
@@ -44,7 +44,7 @@ TEST(Progress, EtaNeedsTenSteps) {
 
 TEST(Progress, OffATerminalOnlyPermanentLines) {
   Progress progress(10, 100);
-  StepReport report = example();
+  ProgressReport report = example();
   testing::internal::CaptureStderr();
   for (report.step = 101; report.step <= 120; ++report.step) progress.step_done(report);
   progress.activity("validating 1/2");

@@ -1,0 +1,46 @@
+#include "train/generator.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <map>
+
+namespace triptych {
+namespace {
+
+TEST(ChooseToken, GreedyTakesTheLargest) {
+  EXPECT_EQ(choose_token(at::tensor({0.1F, 3.0F, 2.9F}), {}, {}, 0), 1);
+}
+
+TEST(ChooseToken, PenaltyWorksOnBothSigns) {
+  const std::vector<int32_t> seen{1, 1};
+  EXPECT_EQ(choose_token(at::tensor({2.0F, 3.0F}), {.repetition_penalty = 2}, seen, 0),
+            0);  // 3 / 2 < 2
+  EXPECT_EQ(choose_token(at::tensor({-1.5F, -1.0F}), {.repetition_penalty = 2}, seen, 0),
+            0);  // -1 * 2 < -1.5
+}
+
+TEST(ChooseToken, DrawsInProportion) {
+  const auto logits = at::tensor({0.5F, 0.3F, 0.2F}).log();
+  std::map<int32_t, int> count;
+  for (int i = 0; i < 1000; ++i)
+    ++count[choose_token(logits, {.temperature = 1}, {}, (i + 0.5) / 1000)];
+  EXPECT_NEAR(count[0], 500, 2);
+  EXPECT_NEAR(count[1], 300, 2);
+  EXPECT_NEAR(count[2], 200, 2);
+}
+
+TEST(ChooseToken, TopPKeepsTheSmallestSetThatReachesIt) {
+  const auto logits = at::tensor({0.5F, 0.3F, 0.2F}).log();
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_EQ(choose_token(logits, {.temperature = 1, .top_p = 0.4}, {}, i / 100.0), 0);
+    EXPECT_NE(choose_token(logits, {.temperature = 1, .top_p = 0.7}, {}, i / 100.0), 2);
+  }
+}
+
+TEST(ChooseToken, ColdIsNearlyGreedy) {
+  EXPECT_EQ(choose_token(at::tensor({1.0F, 1.5F, 0.0F}), {.temperature = 1e-6}, {}, 0.999), 1);
+}
+
+}  // namespace
+}  // namespace triptych

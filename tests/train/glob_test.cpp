@@ -1,0 +1,30 @@
+#include <gtest/gtest.h>
+
+#include "train/loaded_model.h"
+
+namespace triptych {
+namespace {
+
+struct Case {
+  const char* pattern;
+  const char* text;
+  bool matches;
+};
+class Glob : public testing::TestWithParam<Case> {};
+
+TEST_P(Glob, Matches) {
+  EXPECT_EQ(glob_match(GetParam().pattern, GetParam().text), GetParam().matches);
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, Glob,
+                         testing::Values(Case{"visual.*", "visual.blocks.0.norm1.weight", true},
+                                         Case{"visual.*", "model.norm.weight", false},
+                                         Case{"*.bias", "a.b.bias", true},
+                                         Case{"*.bias", "a.bias.weight", false},
+                                         Case{"model.layers.?.*", "model.layers.3.mlp", true},
+                                         Case{"model.layers.?.*", "model.layers.13.mlp", false},
+                                         Case{"*a*b*", "xaxxb", true}, Case{"", "", true},
+                                         Case{"", "x", false}));
+
+}  // namespace
+}  // namespace triptych
