@@ -4,6 +4,7 @@
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "cli/torch_info.h"
+#include "kernels/cpu_allocator.h"
 
 namespace {
 
@@ -11,6 +12,8 @@ namespace {
 std::vector<triptych::Command> commands() {
   using namespace triptych;  // NOLINT: a table of one namespace's functions
   std::vector<Command> table;
+  table.push_back(train_command());
+  table.push_back(verify_command());
   table.push_back(doctor_command());
   table.push_back(completion_command(commands));
   return table;
@@ -19,6 +22,7 @@ std::vector<triptych::Command> commands() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  triptych::install_cpu_allocator();
   triptych::set_torch_info(triptych::read_torch_info_from_library);
   const std::vector<std::string> words(argv + 1, argv + argc);
   return triptych::run_command_line(commands(), words);

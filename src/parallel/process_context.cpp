@@ -147,8 +147,7 @@ struct ProcessContext::Impl {
   std::shared_ptr<GroupHost> host = std::make_shared<GroupHost>();
   // members -> group; destroyed last to first made, before the store
   std::map<std::vector<int64_t>, std::unique_ptr<Group>> groups;
-  std::shared_ptr<GroupHost> control_host;  // with a CUDA device: the same over the CPU
-  std::unique_ptr<Group> control;
+  std::unique_ptr<Group> control, background;  // over the CPU, with hosts of their own
   std::unique_ptr<Watchdog> watchdog;
   bool agreed_failure = false;  // every rank throws the same; nobody needs to be told
 
@@ -161,6 +160,19 @@ struct ProcessContext::Impl {
                                  : std::make_unique<Group>(host, name, members);
     }
     return *slot;
+  }
+
+  /// All ranks over the CPU, apart from the other groups' connections and their log.
+  std::unique_ptr<Group> make_cpu_world(const char* name) const {
+    if (world_size() == 1) return std::make_unique<Group>();
+    auto own = std::make_shared<GroupHost>();
+    own->rank = host->rank;
+    own->world_size = host->world_size;
+    own->store = host->store;
+    own->device_interface = host->device_interface;
+    own->timeout = host->timeout;
+    own->fail = host->fail;
+    return std::make_unique<Group>(own, name, mesh.ranks(kWorldGroup, environment.rank));
   }
 
   void start_watchdog() {
@@ -273,19 +285,17 @@ Group& ProcessContext::group(MeshDims dims) {
 
 Group& ProcessContext::control() {
   if (impl_->options.device == c10::DeviceType::CPU || world_size() == 1) return world();
-  if (!impl_->control) {
-    auto host = std::make_shared<GroupHost>();
-    host->rank = impl_->host->rank;
-    host->world_size = impl_->host->world_size;
-    host->store = impl_->host->store;
-    host->device_interface = impl_->host->device_interface;
-    host->timeout = impl_->host->timeout;
-    host->fail = impl_->host->fail;
-    impl_->control_host = host;
-    impl_->control =
-        std::make_unique<Group>(host, "control", impl_->mesh.ranks(kWorldGroup, rank()));
-  }
+  if (!impl_->control) impl_->control = impl_->make_cpu_world("control");
   return *impl_->control;
+}
+
+Group& ProcessContext::background() {
+  if (!impl_->background) {
+    impl_->background = impl_->make_cpu_world("background");
+    // Connects now: later the two threads' waits on the store could block each other.
+    impl_->background->barrier("connect");
+  }
+  return *impl_->background;
 }
 
 void ProcessContext::compare_configuration(const Json& configuration, const std::string& version) {
@@ -340,6 +350,7 @@ void ProcessContext::close() {
   world().barrier("end");
   self.watchdog->stop();
   self.control.reset();
+  self.background.reset();
   self.groups.clear();
   self.host->store->set(key("done/", rank()), "1");
   if (rank() == 0) self.wait_for_all("done/", 30);

@@ -80,6 +80,9 @@ class ProcessContext {
   Group& world() { return group(kWorldGroup); }
   /// All ranks over the CPU, whatever the device: flags, counters, texts.
   Group& control();
+  /// The same with connections of its own, for a second thread (saving beside the steps). To be asked
+  /// for by all ranks at once, since it connects.
+  Group& background();
 
   /// Compares what must be equal on every rank. To be called once by all, before any model work.
   /// @param configuration  what must agree, rank-local settings left out

@@ -8,12 +8,18 @@
 namespace triptych {
 
 RecomputePlan RecomputePlan::full(const Family& family, const Model& model, int64_t count) {
+  return full(family, model, [count](const std::string&) { return count; });
+}
+
+RecomputePlan RecomputePlan::full(const Family& family, const Model& model,
+                                  const std::function<int64_t(const std::string& part)>& count_of) {
   RecomputePlan plan;
   std::map<std::string, int64_t> seen;
   for (const auto& layer : model.layers) {
-    const bool block = family.is_block(*layer);
-    plan.covered_.push_back(block && (count < 0 || seen[layer->part()] < count));
-    if (block) ++seen[layer->part()];
+    const int64_t count = family.is_block(*layer) ? count_of(layer->part()) : 0;
+    const bool covered = count < 0 || seen[layer->part()] < count;
+    plan.covered_.push_back(covered);
+    if (covered) ++seen[layer->part()];
   }
   return plan;
 }

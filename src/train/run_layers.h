@@ -18,6 +18,9 @@ class RecomputePlan {
   /// policy = "full".
   /// @param count    how many blocks, from the first of each part on (method "block"); -1 = all.
   static RecomputePlan full(const Family& family, const Model& model, int64_t count);
+  /// @param count_of  the same for each part of the model; 0: none of it.
+  static RecomputePlan full(const Family& family, const Model& model,
+                            const std::function<int64_t(const std::string& part)>& count_of);
 
   bool covers(size_t layer) const { return layer < covered_.size() && covered_[layer]; }
 

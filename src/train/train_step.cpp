@@ -1,5 +1,6 @@
 #include "train/train_step.h"
 
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/tensor.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
@@ -17,6 +18,14 @@ std::vector<int64_t> label_counts(const MicroBatch& batch) {
     }
   }
   return counts;
+}
+
+FlowRequest TrainStep::flow_request(int64_t step) const {
+  return {.device = settings_.device,
+          .dtype = settings_.dtype,
+          .dropout = loaded_.lora && loaded_.lora->dropout > 0,
+          .seed = settings_.seed,
+          .step = static_cast<uint64_t>(step)};
 }
 
 StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t step,
@@ -46,11 +55,7 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
 
   optimizer_.begin_step(static_cast<int64_t>(micro_batches.size()));
   double loss = 0;
-  const FlowRequest request{.device = settings_.device,
-                            .dtype = settings_.dtype,
-                            .dropout = loaded_.lora && loaded_.lora->dropout > 0,
-                            .seed = settings_.seed,
-                            .step = static_cast<uint64_t>(step)};
+  const auto request = flow_request(step);
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     if (counts[i].tokens > 0) {
       std::vector<double> weights;
@@ -78,12 +83,50 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
     report.updated = false;
     return report;
   }
+  if (settings_.before_update) settings_.before_update();
   const auto result =
       optimizer_.step({.learning_rate = learning_rate, .clip_norm = settings_.clip_norm});
   report.norm = result.norm;
   report.updated = result.updated;
   report.finite = std::isfinite(result.norm);
   return report;
+}
+
+std::string TrainStep::nonfinite_layer(const MicroBatch& batch, int64_t step) const {
+  const at::NoGradGuard no_grad;
+  std::string found;
+  auto flow = loaded_.family->make_flow(batch, {}, flow_request(step));
+  run_layers(loaded_.model, flow, {}, [&](size_t layer, const Flow& now) {
+    for (const auto& [name, value] : now.entries()) {
+      if (!found.empty() || !value.defined() || !value.is_floating_point()) continue;
+      if (!value.isfinite().all().item<bool>())
+        found = "the output of " + loaded_.model.layers[layer]->name();
+    }
+  });
+  return found;
+}
+
+std::string TrainStep::find_nonfinite(std::span<const MicroBatch> micro_batches, int64_t step) {
+  std::string found;
+  for (const auto& batch : micro_batches) {
+    if (found.empty()) found = nonfinite_layer(batch, step);
+  }
+  // Every rank takes part in the sums of gradients, also one that has found its culprit.
+  optimizer_.begin_step(static_cast<int64_t>(micro_batches.size()));
+  for (const auto& batch : micro_batches) {
+    if (count_labels(label_counts(batch)).tokens > 0) {
+      auto flow = loaded_.family->make_flow(batch, {}, flow_request(step));
+      run_layers(loaded_.model, flow, settings_.recompute);
+      flow.at(loaded_.family->loss_field()).backward();
+    }
+    optimizer_.finish_micro_batch();
+  }
+  for (const auto& range : optimizer_.ranges()) {
+    if (found.empty() && !optimizer_.gradient(range).isfinite().all().item<bool>())
+      found = "the gradient of " + range.name;
+  }
+  optimizer_.skip_step();
+  return found;
 }
 
 LossSum evaluate_loss(const LoadedModel& loaded, const MicroBatch& batch,

@@ -3,7 +3,9 @@
 // One optimizer step of supervised fine-tuning: micro-batches forward and backward under weights
 // that make the loss the same in every layout, then norm, clipping and update.
 
+#include <functional>
 #include <span>
+#include <string>
 
 #include "data/sample.h"
 #include "parallel/batch_plan.h"
@@ -22,6 +24,7 @@ struct StepSettings {
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;
   RecomputePlan recompute;
+  std::function<void()> before_update;  ///< called before any weight or state changes; may be empty
 };
 
 /// What a step did, the same on every rank.
@@ -45,7 +48,15 @@ class TrainStep {
   /// @param step           number of this step, from 1.
   StepReport run(std::span<const MicroBatch> micro_batches, int64_t step, double learning_rate);
 
+  /// Where NaN or infinity first appears when the same micro-batches are computed again: "the
+  /// output of visual.blocks.3", or "the gradient of model.norm.weight"; empty where this rank sees
+  /// none. All ranks call it, right after `run`, with the arguments of `run`.
+  std::string find_nonfinite(std::span<const MicroBatch> micro_batches, int64_t step);
+
  private:
+  FlowRequest flow_request(int64_t step) const;
+  std::string nonfinite_layer(const MicroBatch& batch, int64_t step) const;
+
   const LoadedModel& loaded_;
   ShardedOptimizer& optimizer_;
   Group& data_;

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "checkpoint/checkpoint_folder.h"
+#include "train/run_options.h"
+
+namespace triptych {
+
+/// Makes `output` ready for a run; on rank 0, before any other rank looks at it. Leaves what an
+/// earlier run wrote when this one goes on from it.
+/// @param overwrite  an earlier run in it is deleted: only what a run writes, nothing else.
+/// @throws UsageError when a run is there already that this one would not go on from; Error when
+/// the
+///   folder cannot be written.
+void prepare_run_folder(const RunOptions& options, bool overwrite);
+
+/// Where the run goes on from, by `checkpoint.resume`; nothing for a fresh start.
+/// @throws DataError when there are checkpoints, but none is whole.
+std::optional<Checkpoint> find_resume_point(const RunOptions& options);
+
+}  // namespace triptych

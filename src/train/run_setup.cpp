@@ -1,0 +1,105 @@
+#include "train/run_setup.h"
+
+#include <algorithm>
+
+namespace triptych {
+
+c10::DeviceType device_type(DeviceKind kind) {
+  switch (kind) {
+    case DeviceKind::kCuda:
+      return c10::DeviceType::CUDA;
+    case DeviceKind::kNpu:
+      return c10::DeviceType::PrivateUse1;
+    case DeviceKind::kCpu:
+      break;
+  }
+  return c10::DeviceType::CPU;
+}
+
+at::Device device_of(const RunOptions& options, int64_t local_rank) {
+  const auto type = device_type(options.device);
+  if (type == c10::DeviceType::CPU) return at::kCPU;
+  return {type, static_cast<c10::DeviceIndex>(local_rank)};
+}
+
+at::ScalarType compute_type(const RunOptions& options) {
+  return options.model.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
+}
+
+ProcessOptions process_options(const RunOptions& options) {
+  return {.device = device_type(options.device),
+          .threads = options.threads,
+          .timeout_s = options.launch.timeout_s,
+          .warn_after_s = options.launch.warn_after_s,
+          .check_collectives = options.launch.check_collectives};
+}
+
+MeshShape mesh_shape(const ParallelOptions& options) {
+  return {.tensor = options.tensor,
+          .context = options.context,
+          .ulysses = std::max<int64_t>(1, options.ulysses_degree),
+          .pipeline = options.pipeline,
+          .order = options.order};
+}
+
+ModelRequest model_request(const RunOptions& options) {
+  const auto& model = options.model;
+  ModelRequest request{
+      .folder = model.path,
+      .preset = model.preset,
+      .random_weights = model.weights == InitialWeights::kRandom,
+      .dtype = compute_type(options),
+      .video_position_rule = std::string(name_of(model.video_position_rule)),
+      .seed = static_cast<uint64_t>(options.seed),
+      .freeze = model.freeze,
+  };
+  if (model.lora) {
+    request.lora = AdapterConfig{.rank = model.lora->rank,
+                                 .alpha = model.lora->alpha,
+                                 .dropout = model.lora->dropout,
+                                 .targets = model.lora->targets};
+  }
+  return request;
+}
+
+AdamWSettings adamw_settings(const OptimizerOptions& options) {
+  return {.beta1 = options.betas[0],
+          .beta2 = options.betas[1],
+          .eps = options.eps,
+          .weight_decay = options.weight_decay,
+          .decay_all = options.weight_decay_on == WeightDecayOn::kAll};
+}
+
+ShardingSettings sharding_settings(const ParallelOptions& options) {
+  return {
+      .zero = options.zero, .bucket_elements = options.bucket_elements, .overlap = options.overlap};
+}
+
+RecomputePlan recompute_plan(const RecomputeOptions& options, const LoadedModel& loaded) {
+  return RecomputePlan::full(*loaded.family, loaded.model, [&](const std::string& part) {
+    const auto of_part = options.of_part(part == "text" ? options.text : options.vision);
+    if (of_part.policy == RecomputePolicy::kNone) return int64_t{0};
+    if (const auto* count = std::get_if<int64_t>(&of_part.layers)) return *count;
+    return std::get<std::vector<int64_t>>(of_part.layers).at(0);  // one stage
+  });
+}
+
+StepSettings step_settings(const RunOptions& options, const LoadedModel& loaded,
+                           at::Device device) {
+  return {.loss_average = options.train.loss_average,
+          .clip_norm = options.optimizer.clip_norm,
+          .seed = static_cast<uint64_t>(options.seed),
+          .device = device,
+          .dtype = compute_type(options),
+          .recompute = recompute_plan(options.recompute, loaded)};
+}
+
+Schedule make_schedule(const RunOptions& options, int64_t steps) {
+  return {.kind = options.schedule.name,
+          .peak = options.optimizer.lr,
+          .min = options.schedule.min_lr,
+          .warmup_steps = options.schedule.warmup_steps,
+          .steps = steps};
+}
+
+}  // namespace triptych

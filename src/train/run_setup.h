@@ -1,0 +1,38 @@
+#pragma once
+
+// From the tables of a run file to the settings of the parts that train.
+
+#include <c10/core/Device.h>
+
+#include "parallel/mesh.h"
+#include "parallel/process_context.h"
+#include "parallel/sharded_optimizer.h"
+#include "train/loaded_model.h"
+#include "train/run_options.h"
+#include "train/schedule.h"
+#include "train/train_step.h"
+
+namespace triptych {
+
+c10::DeviceType device_type(DeviceKind kind);
+/// The device of this process: `device` of the run file with its local rank.
+at::Device device_of(const RunOptions& options, int64_t local_rank);
+
+/// Of weights and activations.
+at::ScalarType compute_type(const RunOptions& options);
+
+ProcessOptions process_options(const RunOptions& options);
+MeshShape mesh_shape(const ParallelOptions& options);
+
+/// Without `device`; the seed also fixes random weights and the first values of adapters.
+ModelRequest model_request(const RunOptions& options);
+
+AdamWSettings adamw_settings(const OptimizerOptions& options);
+ShardingSettings sharding_settings(const ParallelOptions& options);
+RecomputePlan recompute_plan(const RecomputeOptions& options, const LoadedModel& loaded);
+StepSettings step_settings(const RunOptions& options, const LoadedModel& loaded, at::Device device);
+
+/// @param steps  of the whole run.
+Schedule make_schedule(const RunOptions& options, int64_t steps);
+
+}  // namespace triptych

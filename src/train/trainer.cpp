@@ -1,0 +1,348 @@
+#include "train/trainer.h"
+
+#include <ATen/Context.h>
+#include <ATen/ops/tensor.h>
+
+#include <cmath>
+#include <optional>
+
+#include "base/clock.h"
+#include "base/format.h"
+#include "base/log.h"
+#include "base/signals.h"
+#include "checkpoint/checkpoint_writer.h"
+#include "data/pipeline.h"
+#include "kernels/cpu_allocator.h"
+#include "train/matrix_peak.h"
+#include "train/run_checkpoint.h"
+#include "train/run_folder.h"
+#include "train/run_log.h"
+#include "train/run_setup.h"
+
+namespace triptych {
+
+namespace {
+
+/// The optimizer steps of the whole run; reads the data where `epochs` depends on it.
+int64_t count_steps(const TrainOptions& train, Loader& loader) {
+  if (train.epochs == 0) return train.steps;
+  const double whole = std::floor(train.epochs);
+  int64_t steps = whole > 0 ? loader.steps_of_epochs(static_cast<int64_t>(whole)) : 0;
+  if (whole < train.epochs) {
+    const auto epoch = static_cast<double>(loader.steps_of_epochs(1));
+    steps += static_cast<int64_t>(std::ceil((train.epochs - whole) * epoch));
+  }
+  return train.steps > 0 ? std::min(steps, train.steps) : steps;
+}
+
+const std::filesystem::path& model_folder(const RunOptions& options) {
+  require<UsageError>(!options.model.path.empty(),
+                      "model.path is not set; training needs its tokenizer and processor files");
+  return options.model.path;
+}
+
+class Trainer {
+ public:
+  Trainer(ProcessContext& process, const ResolvedRun& run, const std::optional<Checkpoint>& resume);
+
+  int run();
+
+ private:
+  void announce() const;
+  void one_step();
+  void check_finite(const StepReport& report, std::span<const MicroBatch> micro_batches);
+  void report_skipped_samples();
+  void validate();
+  void save();
+  bool must_stop(const SignalFlags& signals) const;
+  void finish();
+
+  bool is_first() const { return process_.rank() == 0; }
+  LoaderLayout layout(int64_t global_batch) const {
+    return {.data_rank = process_.coordinates()[MeshDim::kData],
+            .data_size = data_group_.size(),
+            .global_batch = global_batch,
+            .micro_batch = options_.train.micro_batch};
+  }
+
+  ProcessContext& process_;
+  const RunOptions& options_;
+  const double begin_ = steady_seconds();
+  Group& data_group_;
+  at::Device device_;
+  RunState state_;
+  std::unique_ptr<QwenProcessor> processor_;
+  Dataset dataset_;
+  std::optional<Dataset> validation_;
+  Loader loader_;
+  int64_t steps_;
+  LoadedModel loaded_;
+  ShardedOptimizer optimizer_;
+  CheckpointWriter writer_;
+  TrainStep train_step_;
+  Schedule schedule_;
+  RunLog log_;
+  double matrix_peak_ = 0;
+  int64_t saved_step_ = -1, validated_step_ = -1;
+  size_t reported_samples_ = 0;
+};
+
+LoadedModel load(const RunOptions& options, at::Device device) {
+  auto request = model_request(options);
+  request.device = device;
+  return load_model(request);
+}
+
+std::optional<Dataset> open_validation(const RunOptions& options) {
+  if (options.data.validation.empty()) return std::nullopt;
+  return open_dataset(options.data.validation, {});
+}
+
+Agree make_agreement(ProcessContext& process) {
+  if (process.world_size() == 1) return {};
+  auto& group = process.background();
+  return [&group](bool ok) {
+    const auto flag = at::tensor({ok ? 1 : 0}, at::kInt);
+    group.all_reduce(flag, ReduceOp::kMin, "save");
+    return flag.item<int>() == 1;
+  };
+}
+
+StepSettings with_writer(StepSettings settings, CheckpointWriter& writer) {
+  settings.before_update = [&writer] { writer.before_update(); };
+  return settings;
+}
+
+// Members are made in this order so that what is cheap to check comes before what is slow to load,
+// and decoding runs while weights are read.
+Trainer::Trainer(ProcessContext& process, const ResolvedRun& run,
+                 const std::optional<Checkpoint>& resume)
+    : process_(process),
+      options_(run.options),
+      data_group_(process.group({MeshDim::kData})),
+      device_(device_of(options_, process.local_rank())),
+      state_(resume ? read_run_state(*resume) : RunState()),
+      processor_(make_processor(options_.data, model_folder(options_))),
+      dataset_(open_dataset(options_.data.train, {})),
+      validation_(open_validation(options_)),
+      loader_(dataset_, *processor_, loader_options(options_.data),
+              static_cast<uint64_t>(options_.seed), layout(options_.train.global_batch),
+              state_.data),
+      steps_(count_steps(options_.train, loader_)),
+      loaded_((loader_.start(), load(options_, device_))),
+      optimizer_(loaded_.model.parameters, adamw_settings(options_.optimizer),
+                 sharding_settings(options_.parallel),
+                 optimizer_groups(process, options_.parallel.zero)),
+      writer_({.output = options_.output,
+               .keep = options_.checkpoint.keep,
+               .async = options_.checkpoint.async},
+              static_cast<int>(process.rank()), static_cast<int>(process.world_size()),
+              make_agreement(process)),
+      train_step_(loaded_, optimizer_, data_group_,
+                  with_writer(step_settings(options_, loaded_, device_), writer_)),
+      schedule_(make_schedule(options_, steps_)),
+      log_(options_, is_first(), state_.step, steps_, process.world_size()) {
+  if (resume) {
+    restore(*resume, state_, loaded_, optimizer_);
+    saved_step_ = state_.step;
+    log_info("going on from step {} ({})", state_.step, resume->folder.string());
+  }
+  trim_cpu_allocator();
+}
+
+void Trainer::announce() const {
+  const auto count = [](int64_t n) { return short_count(static_cast<double>(n)); };
+  log_info("{}: {} parameters, {} trained; {} samples; {} steps of {} rows on {} x {} thread{}",
+           loaded_.family->name(), count(loaded_.num_parameters()), count(loaded_.num_trained()),
+           dataset_.size(), steps_, options_.train.global_batch, process_.world_size(),
+           process_.threads(), process_.threads() == 1 ? "" : "s");
+}
+
+int Trainer::run() {
+  announce();
+  SignalFlags signals;
+  while (state_.step < steps_) {
+    one_step();
+    const auto& train = options_.train;
+    if (train.validate_every > 0 && state_.step % train.validate_every == 0) validate();
+    const bool last = state_.step == steps_;
+    const bool stop = !last && must_stop(signals);
+    const int64_t every = options_.checkpoint.every;
+    const bool asked = process_.any(signals.take_save_request());
+    if (stop || asked || (every > 0 && state_.step % every == 0)) save();
+    if (stop) {
+      writer_.wait();
+      log_info("stopped after step {} of {} with a checkpoint; start again to go on", state_.step,
+               steps_);
+      return kExitStopped;
+    }
+  }
+  finish();
+  return kExitDone;
+}
+
+void Trainer::one_step() {
+  const double start = steady_seconds();
+  const int64_t step = state_.step + 1;
+  process_.set_step(step);
+  const auto batch = loader_.next_step();
+  const double rate = schedule_.rate(state_.step);
+  const auto report = train_step_.run(batch.micro_batches, step, rate);
+  StepTiming timing{.step = step,
+                    .lr = rate,
+                    .seconds = steady_seconds() - start,
+                    .data_seconds = batch.wait_s,
+                    .epoch = batch.epoch,
+                    .peak_memory_bytes = peak_memory_bytes(device_),
+                    .memory_limit_bytes = device_memory_bytes(device_)};
+  check_finite(report, batch.micro_batches);
+  state_.step = step;
+  if (matrix_peak_ == 0) matrix_peak_ = measure_matrix_peak(device_, compute_type(options_));
+  timing.peak_flop_per_second = matrix_peak_ * static_cast<double>(process_.world_size());
+  timing.skipped = state_.skipped;
+  log_.step_done(report, timing);
+  report_skipped_samples();
+}
+
+void Trainer::check_finite(const StepReport& report, std::span<const MicroBatch> micro_batches) {
+  const int64_t step = state_.step + 1;
+  if (report.finite) {
+    if (!report.updated) log_warning("step {}: no label token, nothing was learned", step);
+    return;
+  }
+  const auto what =
+      fmt::format("step {}: loss {}, gradient norm {}", step, report.loss, report.norm);
+  if (options_.train.on_nonfinite == OnNonfinite::kSkip) {
+    ++state_.skipped;
+    if (is_first()) log_warning("{}: the update is left out ({} so far)", what, state_.skipped);
+    return;
+  }
+  const auto places =
+      process_.control().all_gather_strings(train_step_.find_nonfinite(micro_batches, step));
+  std::string place = "no layer shows it when the step is computed again";
+  for (size_t rank = places.size(); rank-- > 0;) {
+    if (!places[rank].empty())
+      place = fmt::format("first seen in {} (rank {})", places[rank], rank);
+  }
+  fail(what, "; ", place,
+       "; nothing was changed by this step. See train.on_nonfinite, optimizer.lr and "
+       "optimizer.clip_norm");
+}
+
+void Trainer::report_skipped_samples() {
+  const auto skipped = loader_.skipped();
+  for (; reported_samples_ < skipped.messages.size(); ++reported_samples_) {
+    const auto& message = skipped.messages[reported_samples_];
+    if (is_first()) {
+      log_warning("left out: {}", message);
+    } else {
+      log_info("left out: {}", message);
+    }
+  }
+}
+
+void Trainer::validate() {
+  if (!validation_ || validated_step_ == state_.step) return;
+  validated_step_ = state_.step;
+  log_.activity("validating");
+  Loader loader(*validation_, *processor_, validation_options(options_.data),
+                static_cast<uint64_t>(options_.seed),
+                layout(options_.train.micro_batch * data_group_.size()));
+  const auto settings = step_settings(options_, loaded_, device_);
+  LossSum mine;
+  while (const auto batch = loader.next()) {
+    for (const auto& micro_batch : batch->micro_batches) {
+      const auto part = evaluate_loss(loaded_, micro_batch, settings);
+      mine.loss += part.loss;
+      mine.tokens += part.tokens;
+    }
+  }
+  const auto sums = at::tensor({mine.loss, mine.tokens}, at::kDouble).to(device_);
+  data_group_.all_reduce(sums, ReduceOp::kSum, "validation");
+  const auto total = sums.cpu();
+  const auto* sum = total.const_data_ptr<double>();
+  require<DataError>(sum[1] > 0, "data.validation: no label token in it");
+  log_.validated(state_.step, {.loss = sum[0], .tokens = sum[1]});
+}
+
+void Trainer::save() {
+  if (saved_step_ == state_.step) return;
+  saved_step_ = state_.step;
+  log_.activity("saving");
+  state_.data = loader_.state();
+  state_.optimizer_steps = optimizer_.steps();
+  state_.deviating_steps = optimizer_.deviating_steps();
+  writer_.save(state_.step, weights_to_save(loaded_), optimizer_pieces(loaded_, optimizer_),
+               state_.to_json());
+}
+
+bool Trainer::must_stop(const SignalFlags& signals) const {
+  require(signals.stop() != StopRequest::kStopNow, "stopped by ", signals.stop_signal(),
+          " a second time, without saving; the newest checkpoint is of step ", saved_step_);
+  const bool asked = signals.stop() == StopRequest::kSaveAndStop;
+  const double limit = options_.train.max_time_s;
+  const bool late = limit > 0 && steady_seconds() - begin_ >= limit;
+  if (asked) log_info("{}: saving after step {}", signals.stop_signal(), state_.step);
+  if (late) log_info("train.max_time_s = {} is over: saving after step {}", limit, state_.step);
+  return process_.any(asked || late);
+}
+
+void Trainer::finish() {
+  if (options_.train.validate_every > 0) validate();
+  save();
+  writer_.wait();
+  const auto final_folder = options_.output / "final";
+  if (is_first()) {
+    log_.activity("writing final/");
+    save_model(loaded_, final_folder);
+  }
+  const auto skipped = loader_.skipped();
+  if (skipped.bad + skipped.corrupt > 0)
+    log_warning("{} samples were left out, see log.txt", skipped.bad + skipped.corrupt);
+  if (state_.skipped > 0) log_warning("{} updates were left out", state_.skipped);
+  log_info("done after step {} in {}: {}", state_.step, duration_text(steady_seconds() - begin_),
+           final_folder.string());
+}
+
+/// Rank 0's answer for all, so that nobody reads the folder while it changes.
+std::optional<Checkpoint> agree_on_resume(ProcessContext& process, const RunOptions& options,
+                                          bool overwrite) {
+  std::string folder;
+  if (process.rank() == 0) {
+    prepare_run_folder(options, overwrite);
+    if (const auto found = find_resume_point(options)) folder = found->folder.string();
+  }
+  folder = process.control().all_gather_strings(folder, "resume").front();
+  if (folder.empty()) return std::nullopt;
+  return open_checkpoint(folder);
+}
+
+}  // namespace
+
+int train(ProcessContext& process, const ResolvedRun& run, bool overwrite,
+          const std::string& version) {
+  const auto& options = run.options;
+  process.set_mesh(mesh_shape(options.parallel));
+  process.compare_configuration(parse_json(options_json(refer(options)), "run options"), version);
+  if (options.train.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
+  const auto resume = agree_on_resume(process, options, overwrite);
+  set_log_file(options.output / "log.txt");
+  return Trainer(process, run, resume).run();
+}
+
+std::string check_run(const ResolvedRun& run) {
+  const auto& options = run.options;
+  const auto processor = make_processor(options.data, model_folder(options));
+  const auto dataset = open_dataset(options.data.train, {});
+  const auto validation = open_validation(options);
+  auto request = model_request(options);
+  request.meta_only = true;
+  const auto loaded = load_model(request);
+  return fmt::format("{}: {} parameters, {} trained; {} samples to train on, {} to validate on\n",
+                     loaded.family->name(),
+                     short_count(static_cast<double>(loaded.num_parameters())),
+                     short_count(static_cast<double>(loaded.num_trained())), dataset.size(),
+                     validation ? validation->size() : 0);
+}
+
+}  // namespace triptych

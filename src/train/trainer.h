@@ -1,0 +1,29 @@
+#pragma once
+
+// A run of supervised fine-tuning from its run file to `final/`.
+
+#include <filesystem>
+#include <string>
+
+#include "parallel/process_context.h"
+#include "train/run_options.h"
+
+namespace triptych {
+
+inline constexpr int kExitDone = 0, kExitStopped = 75;
+
+/// Trains as the run file says; called by every rank. Everything it writes is described in
+/// docs/spec/run_file.md.
+/// @param overwrite  delete an earlier run in `output` first.
+/// @param version    of the program, which all ranks must share.
+/// @return kExitDone, or kExitStopped when a signal or train.max_time_s ended it after a
+/// checkpoint.
+/// @throws UsageError, DataError, Error, PeerError
+int train(ProcessContext& process, const ResolvedRun& run, bool overwrite,
+          const std::string& version);
+
+/// What can be known of a run without reading weights: data, tokenizer, and the model against its
+/// files' headers. @return some lines for people. @throws as train
+std::string check_run(const ResolvedRun& run);
+
+}  // namespace triptych
