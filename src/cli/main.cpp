@@ -13,6 +13,9 @@ std::vector<triptych::Command> commands() {
   using namespace triptych;  // NOLINT: a table of one namespace's functions
   std::vector<Command> table;
   table.push_back(train_command());
+  table.push_back(generate_command());
+  table.push_back(evaluate_command());
+  table.push_back(export_command());
   table.push_back(verify_command());
   table.push_back(doctor_command());
   table.push_back(completion_command(commands));

@@ -203,6 +203,15 @@ int64_t count_elements(const ParameterList& parameters) {
 int64_t LoadedModel::num_parameters() const { return count_elements(model.parameters); }
 int64_t LoadedModel::num_trained() const { return count_elements(trained()); }
 
+at::ScalarType compute_type_of(const std::filesystem::path& folder) {
+  const auto weights = HubFolder::open(folder);
+  for (const auto& name : weights.names()) {
+    const auto type = scalar_type_of(weights.at(name).type);
+    if (at::isFloatingType(type)) return type == at::kFloat ? at::kFloat : at::kBFloat16;
+  }
+  return at::kBFloat16;
+}
+
 LoadedModel load_model(const ModelRequest& request) {
   LoadedModel loaded;
   loaded.folder = request.folder;

@@ -53,6 +53,9 @@ struct LoadedModel {
   int64_t num_trained() const;
 };
 
+/// What to compute in: fp32 when the folder's weights are fp32, else bf16.
+at::ScalarType compute_type_of(const std::filesystem::path& folder);
+
 /// @throws Error, UsageError, DataError  before any weight is read where the fault can be known
 /// then.
 LoadedModel load_model(const ModelRequest& request);
