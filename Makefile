@@ -10,7 +10,10 @@ build: setup
 	cmake --preset release
 	cmake --build --preset release -j $(JOBS)
 
-test: build
+test:
+	./scripts/setup.sh --tests
+	cmake --preset release
+	cmake --build --preset release -j $(JOBS)
 	ctest --test-dir build/release --output-on-failure -j $(JOBS)
 
 format:

@@ -15,7 +15,8 @@ find_package(nlohmann_json REQUIRED)
 target_link_libraries(check_headers PRIVATE triptych_torch triptych_fmt triptych_warnings
                       nlohmann_json::nlohmann_json)
 target_include_directories(check_headers PRIVATE ${CMAKE_SOURCE_DIR}/src)
-target_compile_options(check_headers PRIVATE -O0 -g0 -Wno-unused-function)
+target_compile_options(check_headers PRIVATE -O0 -g0 -Wno-unused-function -Wno-psabi)
+target_compile_definitions(check_headers PRIVATE TRIPTYCH_VERSION="${PROJECT_VERSION}")
 
 add_test(NAME check_headers
   COMMAND ${CMAKE_COMMAND} --build ${CMAKE_BINARY_DIR} --target check_headers)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building Triptych needs and is not there yet: Debian packages, and libtorch from the
 # pinned torch wheel in .venv. Says what it does; does nothing when nothing is missing.
+#   --tests  also the reference libraries that expected results are made with
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,4 +29,9 @@ fi
 if ! .venv/bin/python -c 'import importlib.metadata as m; assert m.version("torch").startswith("2.13.0")' 2>/dev/null; then
   echo "installing torch 2.13.0 (CPU build) into .venv"
   .venv/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+fi
+
+if [ "${1:-}" = --tests ] && ! .venv/bin/python -c 'import transformers, peft, safetensors, PIL' 2>/dev/null; then
+  echo "installing the reference libraries of the tests into .venv"
+  .venv/bin/pip install --quiet --disable-pip-version-check -r tests/parity/requirements.txt
 fi

@@ -73,8 +73,14 @@ Canvas::Canvas(int width, int height, Colour top, Colour bottom) : width_(width)
 void Canvas::draw(Shape shape, const Placement& placement, Colour colour) {
   const auto corners = corners_of(shape, placement.radius);
   const double cosine = std::cos(placement.angle), sine = std::sin(placement.angle);
-  for (int row = 0; row < height_; ++row) {
-    for (int column = 0; column < width_; ++column) {
+  const auto first = [](double edge) { return std::max(static_cast<int>(edge), 0); };
+  const auto end = [](double edge, int limit) {
+    return std::min(static_cast<int>(edge) + 1, limit);
+  };
+  const double reach = placement.radius + 1;
+  for (int row = first(placement.y - reach); row < end(placement.y + reach, height_); ++row) {
+    for (int column = first(placement.x - reach); column < end(placement.x + reach, width_);
+         ++column) {
       const double x = column + 0.5 - placement.x, y = row + 0.5 - placement.y;
       const Point turned_back{cosine * x + sine * y, cosine * y - sine * x};
       const double distance = shape == Shape::kCircle ? std::hypot(x, y) - placement.radius
@@ -86,15 +92,15 @@ void Canvas::draw(Shape shape, const Placement& placement, Colour colour) {
   }
 }
 
-std::vector<uint8_t> Canvas::bytes() const {
-  std::vector<uint8_t> bytes;
-  bytes.reserve(pixels_.size() * 3);
+triptych::RgbImage Canvas::image() const {
+  triptych::RgbImage image{.size = {width_, height_}};
+  image.pixels.reserve(pixels_.size() * 3);
   for (const auto& pixel : pixels_) {
     for (const double level : {pixel.red, pixel.green, pixel.blue}) {
-      bytes.push_back(static_cast<uint8_t>(std::lround(std::clamp(level, 0.0, 255.0))));
+      image.pixels.push_back(static_cast<uint8_t>(std::lround(std::clamp(level, 0.0, 255.0))));
     }
   }
-  return bytes;
+  return image;
 }
 
 }  // namespace quickstart

@@ -1,8 +1,8 @@
 #pragma once
 
-#include <cstdint>
-#include <string>
 #include <vector>
+
+#include "data/media/image.h"
 
 namespace quickstart {
 
@@ -27,11 +27,7 @@ class Canvas {
 
   void draw(Shape shape, const Placement& placement, Colour colour);
 
-  int width() const { return width_; }
-  int height() const { return height_; }
-
-  /// Interleaved red, green, blue bytes, rows from the top.
-  std::vector<uint8_t> bytes() const;
+  triptych::RgbImage image() const;
 
  private:
   int width_, height_;

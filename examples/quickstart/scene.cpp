@@ -2,17 +2,19 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <numeric>
 #include <string_view>
+
+#include "canvas.h"
 
 namespace quickstart {
 namespace {
 
-using Object = Scene::Object;
+constexpr int kCell = 28;  // pixels; one cell of a picture becomes one token of the model
 
 constexpr std::array<std::string_view, 4> kShapeNames = {"circle", "square", "triangle", "star"};
-constexpr std::array<std::string_view, 4> kNumberNames = {"none", "one", "two", "three"};
+constexpr std::array<std::string_view, 6> kNumberNames = {"none",  "one",  "two",
+                                                          "three", "four", "five"};
 
 struct NamedColour {
   std::string_view name;
@@ -25,9 +27,29 @@ constexpr std::array<NamedColour, 6> kColours = {{{"red", {214, 40, 40}},
                                                   {"purple", {140, 50, 170}},
                                                   {"black", {28, 28, 30}}}};
 
-std::string_view name_of(Shape shape) { return kShapeNames[static_cast<size_t>(shape)]; }
-std::string_view name_of_colour(const Object& object) {
-  return kColours[static_cast<size_t>(object.colour)].name;
+/// A shape, its colour and its cell.
+struct Object {
+  int shape = 0, colour = 0, column = 0, row = 0;
+
+  std::string shape_name() const { return std::string(kShapeNames[static_cast<size_t>(shape)]); }
+  std::string colour_name() const {
+    return std::string(kColours[static_cast<size_t>(colour)].name);
+  }
+};
+
+struct Grid {
+  int columns = 0, rows = 0;
+};
+
+Grid random_grid(Random& random) {
+  return random.pick(std::array{Grid{4, 4}, Grid{5, 4}, Grid{4, 5}});
+}
+
+std::vector<int> random_order(int count, Random& random) {
+  std::vector<int> order(static_cast<size_t>(count));
+  std::iota(order.begin(), order.end(), 0);
+  random.shuffle(std::span(order));
+  return order;
 }
 
 Colour varied(Colour colour, double by, Random& random) {
@@ -35,102 +57,70 @@ Colour varied(Colour colour, double by, Random& random) {
           colour.blue + random.between(-by, by)};
 }
 
-/// Left and right, above and below are beyond doubt, and the shapes do not touch.
-bool well_apart(const Placement& a, const Placement& b) {
-  constexpr double kClear = 12;
-  const double dx = std::abs(a.x - b.x), dy = std::abs(a.y - b.y);
-  return dx > kClear && dy > kClear && std::hypot(dx, dy) > a.radius + b.radius + 3;
-}
-
-/// Places the shapes one after another; starts again when there is no room for the next one.
-std::vector<Placement> random_placements(size_t count, int width, int height, Random& random) {
-  std::vector<Placement> placed;
-  for (int attempt = 0; placed.size() < count; ++attempt) {
-    if (attempt == 100) placed.clear(), attempt = 0;
-    const double radius = random.between(14, 21);
-    const Placement next{random.between(radius + 2, width - radius - 2),
-                         random.between(radius + 2, height - radius - 2), radius,
-                         random.between(-0.2, 0.2)};
-    if (std::ranges::all_of(placed, [&](const auto& other) { return well_apart(next, other); })) {
-      placed.push_back(next);
-    }
+triptych::RgbImage draw(Grid grid, const std::vector<Object>& objects, Random& random) {
+  Canvas canvas(grid.columns * kCell, grid.rows * kCell, varied({236, 234, 226}, 14, random),
+                varied({226, 230, 236}, 14, random));
+  for (const auto& object : objects) {
+    const Placement placement{.x = (object.column + 0.5) * kCell + random.between(-2, 2),
+                              .y = (object.row + 0.5) * kCell + random.between(-2, 2),
+                              .radius = random.between(10.5, 13.5),
+                              .angle = random.between(-0.2, 0.2)};
+    canvas.draw(static_cast<Shape>(object.shape), placement,
+                varied(kColours[static_cast<size_t>(object.colour)].colour, 16, random));
   }
-  return placed;
-}
-
-template <size_t N>
-std::array<int, N> random_order(Random& random) {
-  std::array<int, N> order;
-  std::iota(order.begin(), order.end(), 0);
-  random.shuffle(std::span<int>(order));
-  return order;
-}
-
-std::string described(const Object& object) {
-  return "a " + std::string(name_of_colour(object)) + " " + std::string(name_of(object.shape));
-}
-
-std::string described(const std::vector<Object>& objects) {
-  std::string all;
-  for (const auto& object : objects) all += (all.empty() ? "" : ", ") + described(object);
-  return all;
+  return canvas.image();
 }
 
 }  // namespace
 
-Scene random_scene(Random& random) {
-  constexpr std::array<std::array<int, 2>, 3> kSizes = {{{112, 112}, {140, 112}, {112, 140}}};
-  const auto size = random.pick(kSizes);
-  Scene scene{.width = size[0], .height = size[1]};
-  scene.top = varied({236, 234, 226}, 14, random);
-  scene.bottom = varied({226, 230, 236}, 14, random);
-
-  const auto shapes = random_order<kShapeNames.size()>(random);
-  const auto colours = random_order<kColours.size()>(random);
-  const auto count = static_cast<size_t>(1 + random.below(3));
-  const auto placements = random_placements(count, scene.width, scene.height, random);
-  for (size_t i = 0; i < count; ++i) {
-    scene.objects.push_back({static_cast<Shape>(shapes[i]), colours[i], placements[i]});
-  }
-  std::ranges::sort(scene.objects, {}, [](const Object& object) { return object.placement.x; });
-  for (const auto& object : scene.objects) {
-    scene.paints.push_back(varied(kColours[static_cast<size_t>(object.colour)].colour, 16, random));
-  }
-  return scene;
+Example one_shape(Random& random) {
+  const Grid grid = random_grid(random);
+  // Never in a middle row or column, where "left" and "top" would be in doubt.
+  const bool left = random.below(2) == 0, top = random.below(2) == 0;
+  const int column = random.below(2), row = random.below(2);
+  const Object object{.shape = random.below(kShapeNames.size()),
+                      .colour = random.below(kColours.size()),
+                      .column = left ? column : grid.columns - 1 - column,
+                      .row = top ? row : grid.rows - 1 - row};
+  return {
+      draw(grid, {object}, random),
+      {{"What colour is the shape?", object.colour_name()},
+       {"Which shape is it?", object.shape_name()},
+       {"Where is the shape?", std::string(top ? "top" : "bottom") + (left ? " left" : " right")}}};
 }
 
-Canvas draw(const Scene& scene) {
-  Canvas canvas(scene.width, scene.height, scene.top, scene.bottom);
-  for (size_t i = 0; i < scene.objects.size(); ++i) {
-    canvas.draw(scene.objects[i].shape, scene.objects[i].placement, scene.paints[i]);
+Example two_shapes(Random& random) {
+  const Grid grid = random_grid(random);
+  const auto shapes = random_order(kShapeNames.size(), random);
+  const auto colours = random_order(kColours.size(), random);
+  const auto columns = random_order(grid.columns, random), rows = random_order(grid.rows, random);
+  std::vector<Object> objects;
+  for (const size_t i : {0U, 1U}) {
+    objects.push_back({shapes[i], colours[i], columns[i], rows[i]});
   }
-  return canvas;
-}
-
-std::vector<Question> questions_about(const Scene& scene) {
-  const auto& objects = scene.objects;
-  std::vector<Question> questions = {
-      {"How many shapes are there?", std::string(kNumberNames[objects.size()])},
-      {"Describe the picture.", described(objects)}};
+  Example example{draw(grid, objects, random), {}};
+  const bool ask_for_colour = random.below(2) == 0;
   for (const auto& object : objects) {
-    const std::string shape(name_of(object.shape)), colour(name_of_colour(object));
-    questions.push_back({"What colour is the " + shape + "?", colour});
-    questions.push_back({"Which shape is " + colour + "?", shape});
+    example.questions.push_back(
+        ask_for_colour
+            ? Question{"What colour is the " + object.shape_name() + "?", object.colour_name()}
+            : Question{"Which shape is " + object.colour_name() + "?", object.shape_name()});
   }
-  if (objects.size() > 1) {
-    const auto height = [](const Object& object) { return object.placement.y; };
-    const auto top = std::ranges::min(objects, {}, height),
-               bottom = std::ranges::max(objects, {}, height);
-    const std::pair<std::string_view, Object> places[] = {{"on the left", objects.front()},
-                                                          {"on the right", objects.back()},
-                                                          {"at the top", top},
-                                                          {"at the bottom", bottom}};
-    for (const auto& [place, object] : places) {
-      questions.push_back(
-          {"Which shape is " + std::string(place) + "?", std::string(name_of(object.shape))});
-    }
+  return example;
+}
+
+Example several_shapes(Random& random) {
+  const Grid grid = random_grid(random);
+  const auto cells = random_order(grid.columns * grid.rows, random);
+  const int count = 1 + random.below(5), shape = random.below(kShapeNames.size()),
+            colour = random.below(kColours.size());
+  std::vector<Object> objects;
+  for (int i = 0; i < count; ++i) {
+    const int cell = cells[static_cast<size_t>(i)];
+    objects.push_back({shape, colour, cell % grid.columns, cell / grid.columns});
   }
-  return questions;
+  return {draw(grid, objects, random),
+          {{"How many shapes are there?", std::string(kNumberNames[static_cast<size_t>(count)])}}};
 }
 
 }  // namespace quickstart

@@ -167,8 +167,7 @@ void CheckpointWriter::Implementation::plan_optimizer(std::vector<OptimizerPiece
     auto& entry = optimizer.parameters[piece.parameter];
     entry.shape = piece.shape;
     entry.pieces[piece.kind].push_back({file, name, piece.begin, piece.end, piece.slice});
-    planned.staged.push_back(staging->add(
-        [values = std::move(piece.values), shape] { return values().reshape(shape); }));
+    planned.staged.push_back(staging->add(std::move(piece.values)));
   }
   planned.header = make_safetensors_header(std::move(tensors));
   files.push_back(std::move(planned));
@@ -198,10 +197,11 @@ void CheckpointWriter::Implementation::prepare() const {
 RankReport CheckpointWriter::Implementation::write_files() {
   RankReport report{.optimizer = std::move(optimizer)};
   for (auto& file : files) {
-    SafetensorsWriter writer(temporary() / file.name, std::move(file.header));
-    for (const size_t index : file.staged) {
-      writer.write(staging->take(index));
-      staging->done(index);
+    SafetensorsWriter writer(temporary() / file.name, file.header);
+    for (size_t i = 0; i < file.staged.size(); ++i) {
+      // Optimizer pieces come in any shape.
+      writer.write(staging->take(file.staged[i]).reshape(file.header.tensors[i].shape));
+      staging->done(file.staged[i]);
     }
     report.files[file.name] = writer.finish();
   }

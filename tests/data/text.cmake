@@ -10,3 +10,8 @@ if(TRIPTYCH_PYTHON)
            ${CMAKE_SOURCE_DIR}/tests/parity/check_tokenizer.py $<TARGET_FILE:tokenizer_probe>)
   set_tests_properties(parity_tokenizer PROPERTIES LABELS parity TIMEOUT 600 SKIP_RETURN_CODE 77)
 endif()
+
+foreach(part pattern tokenizer template)
+  triptych_test(text_${part}_test SOURCES text_${part}_test.cpp DEPENDS triptych::data)
+  target_include_directories(text_${part}_test PRIVATE ${CMAKE_SOURCE_DIR})
+endforeach()

@@ -93,9 +93,10 @@ struct EncodeOptions {
 struct EncodedConversation {
   std::vector<int32_t> tokens;  ///< [n], placeholders expanded
   std::vector<int32_t> labels;  ///< [n], token id or kIgnoreLabel, not shifted
-  std::vector<int64_t> media;  ///< numbers of the media whose placeholders are in tokens, in order;
-                               ///< shorter than Conversation::media() only after a cut
-  bool cut = false;            ///< shortened to max_length
+  std::vector<int64_t>
+      media;         ///< numbers of the media whose placeholders are in tokens, in order;
+                     ///< shorter than Conversation::media() only where whole turns were cut
+  bool cut = false;  ///< shortened to max_length
 };
 
 /// Renders, expands placeholders and tokenizes.
@@ -108,7 +109,7 @@ struct EncodedConversation {
 /// @throws DataError    as render(); a count that is missing or not positive; a placeholder that is
 /// no
 ///                      token of this tokenizer; a sample longer than max_length that may not be
-///                      cut, or could only be cut inside a picture.
+///                      cut, or whose cut would take a picture from its answer.
 EncodedConversation encode_conversation(const ChatTemplate& chat, const Tokenizer& tokenizer,
                                         const Conversation& conversation,
                                         std::span<const int64_t> media_tokens,

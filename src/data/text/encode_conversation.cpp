@@ -163,11 +163,13 @@ class Encoder {
     std::erase_if(spans_, [&](const MediaSpan& span) {
       const Pair& pair = pairs_[span.pair];
       const size_t kept = (span.answer ? pair.answer : pair.prompt).tokens.size();
-      require<DataError>(span.end <= kept || span.begin >= kept, origin_,
+      const bool gone = span.begin >= kept;
+      // A later turn may fall away as a whole, but no answer may lose what it is about.
+      require<DataError>(span.end <= kept || (gone && pair.answer.tokens.empty()), origin_,
                          ": cutting to data.max_length ", options_.max_length,
-                         " would fall inside picture or video ", span.media + 1,
+                         " would cut picture or video ", span.media + 1,
                          "; raise it, or lower the pixel limits");
-      return span.begin >= kept;
+      return gone;
     });
   }
 

@@ -10,21 +10,21 @@ void rms_norm(const T* x, const T* residual, const T* weight, float eps, int64_t
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t at = row * D;
     Float16x squares = {};
-    for (int64_t i = 0; i < D; i += kLanes) {
-      Float16x value = load(x + at + i, D - i);
+    for_groups(D, [&](int64_t i, auto lanes) {
+      Float16x value = load(x + at + i, lanes);
       if (residual != nullptr) {
-        value = rounded<T>(value + load(residual + at + i, D - i));
-        store(sum_out + at + i, value, D - i);
+        value = rounded<T>(value + load(residual + at + i, lanes));
+        store(sum_out + at + i, value, lanes);
       }
       squares += value * value;
-    }
+    });
     const float r = 1.0f / std::sqrt(sum(squares) / static_cast<float>(D) + eps);
     rstd[row] = r;
     const T* source = (residual != nullptr ? sum_out : x) + at;  // still in the first-level cache
-    for (int64_t i = 0; i < D; i += kLanes) {
-      const Float16x normed = rounded<T>(load(source + i, D - i) * r);
-      store(y + at + i, normed * load(weight + i, D - i), D - i);
-    }
+    for_groups(D, [&](int64_t i, auto lanes) {
+      const Float16x normed = rounded<T>(load(source + i, lanes) * r);
+      store(y + at + i, normed * load(weight + i, lanes), lanes);
+    });
   }
 }
 
@@ -35,18 +35,18 @@ void rms_norm_backward(const T* dy, const T* residual_grad, const T* x, const T*
     const int64_t at = row * D;
     const float r = rstd[row];
     Float16x dots = {};
-    for (int64_t i = 0; i < D; i += kLanes) {
-      const Float16x g = load(dy + at + i, D - i), normed = load(x + at + i, D - i) * r;
-      dots += g * load(weight + i, D - i) * normed;
-      store(dweight + i, load(dweight + i, D - i) + g * rounded<T>(normed), D - i);
-    }
+    for_groups(D, [&](int64_t i, auto lanes) {
+      const Float16x g = load(dy + at + i, lanes), normed = load(x + at + i, lanes) * r;
+      dots += g * load(weight + i, lanes) * normed;
+      store(dweight + i, load(dweight + i, lanes) + g * rounded<T>(normed), lanes);
+    });
     const float mean = sum(dots) / static_cast<float>(D);
-    for (int64_t i = 0; i < D; i += kLanes) {
-      const Float16x g = load(dy + at + i, D - i) * load(weight + i, D - i);
-      Float16x grad = (g - load(x + at + i, D - i) * r * mean) * r;
-      if (residual_grad != nullptr) grad += load(residual_grad + at + i, D - i);
-      store(dx + at + i, grad, D - i);
-    }
+    for_groups(D, [&](int64_t i, auto lanes) {
+      const Float16x g = load(dy + at + i, lanes) * load(weight + i, lanes);
+      Float16x grad = (g - load(x + at + i, lanes) * r * mean) * r;
+      if (residual_grad != nullptr) grad += load(residual_grad + at + i, lanes);
+      store(dx + at + i, grad, lanes);
+    });
   }
 }
 

@@ -1,5 +1,3 @@
-#include <algorithm>
-
 #include "kernels/cpu/elementwise.h"
 
 namespace triptych::cpu::TRIPTYCH_ISA {
@@ -12,8 +10,7 @@ void rotary(const T* x, int64_t stride, const Table* cos, const Table* sin, int6
   const int64_t half = K / 2;
   const float sign = inverse ? -1.0f : 1.0f;
   for (int64_t h = 0; h < heads; ++h, x += stride, y += y_stride) {
-    for (int64_t i = 0; i < half; i += kLanes) {
-      const int64_t n = std::min(kLanes, half - i);
+    for_groups(half, [&](int64_t i, auto n) {
       const Float16x a = load(x + i, n), b = load(x + half + i, n);
       const Float16x first =
           rounded<Table>(a * load(cos + i, n)) - rounded<Table>(b * (load(sin + i, n) * sign));
@@ -21,7 +18,7 @@ void rotary(const T* x, int64_t stride, const Table* cos, const Table* sin, int6
                               rounded<Table>(a * (load(sin + half + i, n) * sign));
       store(y + i, first, n);
       store(y + half + i, second, n);
-    }
+    });
   }
 }
 

@@ -8,6 +8,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 #include "kernels/cpu/bf16.h"
 
 #ifndef TRIPTYCH_ISA
@@ -38,10 +42,14 @@ inline Float16x widen(Half16x half) {
 }
 // To nearest, ties to even, NaN to the quiet NaN: what ATen's conversion does.
 inline Half16x narrow(Float16x x) {
+#ifdef __AVX512BF16__
+  return (Half16x)_mm512_cvtneps_pbh((__m512)x);  // the same but for denormals, which become zero
+#else
   const auto bits = bits_as<Uint16x>(x);
   const Uint16x rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   const Uint16x is_nan = bits_as<Uint16x>(x != x);
   return __builtin_convertvector((rounded & ~is_nan) | (is_nan & 0x7fc0u), Half16x);
+#endif
 }
 
 inline Float16x load(const float* p) {
@@ -60,20 +68,37 @@ inline void store(Bf16* p, Float16x x) {
   std::memcpy(p, &half, sizeof half);
 }
 
-// The first n lanes; the others are zero.
+// How many lanes of a group count: all of them, or the first n, the others being zero.
+struct Full {};
+
+template <class T>
+inline Float16x load(const T* p, Full) {
+  return load(p);
+}
 template <class T>
 inline Float16x load(const T* p, int64_t n) {
-  if (n >= kLanes) return load(p);
   T buffer[kLanes] = {};
   std::memcpy(buffer, p, n * sizeof(T));
   return load(buffer);
 }
 template <class T>
+inline void store(T* p, Float16x x, Full) {
+  store(p, x);
+}
+template <class T>
 inline void store(T* p, Float16x x, int64_t n) {
-  if (n >= kLanes) return store(p, x);
   T buffer[kLanes];
   store(buffer, x);
   std::memcpy(p, buffer, n * sizeof(T));
+}
+
+// body(i, lanes) for every group of [0, n); the last, partial one is compiled apart, so that the
+// loop has no branches.
+template <class Body>
+inline void for_groups(int64_t n, Body&& body) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) body(i, Full{});
+  if (i < n) body(i, n - i);
 }
 
 // The value that storing as T and loading again gives.

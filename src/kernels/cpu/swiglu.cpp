@@ -4,20 +4,20 @@ namespace triptych::cpu::TRIPTYCH_ISA {
 
 template <class T>
 void swiglu(const T* gate, const T* up, int64_t n, T* y) {
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const Float16x g = load(gate + i, n - i);
-    store(y + i, rounded<T>(g / (1.0f + exp(-g))) * load(up + i, n - i), n - i);
-  }
+  for_groups(n, [&](int64_t i, auto lanes) {
+    const Float16x g = load(gate + i, lanes);
+    store(y + i, rounded<T>(g / (1.0f + exp(-g))) * load(up + i, lanes), lanes);
+  });
 }
 
 template <class T>
 void swiglu_backward(const T* dy, const T* gate, const T* up, int64_t n, T* dgate, T* dup) {
-  for (int64_t i = 0; i < n; i += kLanes) {
-    const Float16x g = load(gate + i, n - i), u = load(up + i, n - i), d = load(dy + i, n - i);
+  for_groups(n, [&](int64_t i, auto lanes) {
+    const Float16x g = load(gate + i, lanes), u = load(up + i, lanes), d = load(dy + i, lanes);
     const Float16x sigmoid = 1.0f / (1.0f + exp(-g));
-    store(dup + i, d * rounded<T>(g * sigmoid), n - i);
-    store(dgate + i, rounded<T>(d * u) * sigmoid * (1.0f + g * (1.0f - sigmoid)), n - i);
-  }
+    store(dup + i, d * rounded<T>(g * sigmoid), lanes);
+    store(dgate + i, rounded<T>(d * u) * sigmoid * (1.0f + g * (1.0f - sigmoid)), lanes);
+  });
 }
 
 template void swiglu(const Bf16*, const Bf16*, int64_t, Bf16*);
