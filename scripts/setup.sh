@@ -28,7 +28,12 @@ if [ ! -x .venv/bin/python ]; then
 fi
 if ! .venv/bin/python -c 'import importlib.metadata as m; assert m.version("torch").startswith("2.13.0")' 2>/dev/null; then
   echo "installing torch 2.13.0 (CPU build) into .venv"
-  .venv/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+  pip=(.venv/bin/pip install --quiet --disable-pip-version-check)
+  # The CPU build has an index of its own; where that is out of reach, the common build does as well,
+  # only that it brings several GB of CUDA libraries along.
+  "${pip[@]}" torch==2.13.0+cpu 2>/dev/null ||
+    "${pip[@]}" --index-url https://download.pytorch.org/whl/cpu torch==2.13.0 2>/dev/null ||
+    "${pip[@]}" torch==2.13.0
 fi
 
 if [ "${1:-}" = --tests ] && ! .venv/bin/python -c 'import transformers, peft, safetensors, PIL' 2>/dev/null; then

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/format.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "parallel/group_host.h"
 
 namespace triptych {
@@ -71,6 +72,18 @@ void Pending::wait() {
 }
 
 struct Group::Connection {
+  Connection() = default;
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+  /// NCCL's communicators are to be closed before the process ends, or it warns and may hang.
+  ~Connection() {
+    try {
+      if (backend) backend->shutdown();
+    } catch (const std::exception& error) {
+      log_warning("closing a group: {}", message_of(error));
+    }
+  }
+
   c10::intrusive_ptr<c10d::Backend> backend;
   int64_t sequence = 0;
 };

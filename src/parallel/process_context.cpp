@@ -347,7 +347,7 @@ bool ProcessContext::report_failure(const std::exception& error) noexcept {
 void ProcessContext::close() {
   auto& self = *impl_;
   if (!self.watchdog) return;
-  world().barrier("end");
+  control().barrier("end");  // over the CPU: NCCL would connect for this alone
   self.watchdog->stop();
   self.control.reset();
   self.background.reset();

@@ -45,10 +45,12 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
     tokens += static_cast<double>(size.tokens);
     flop += training_flop(loaded_.model, size);
   }
-  const auto sums =
+  const auto sums_here =
       at::tensor({mine.tokens, mine.samples, mine.roots, mine.micro_batches, tokens, samples, flop},
-                 at::kDouble);
-  data_.all_reduce(sums, ReduceOp::kSum, "label counts");
+                 at::kDouble)
+          .to(settings_.device);
+  data_.all_reduce(sums_here, ReduceOp::kSum, "label counts");
+  const auto sums = sums_here.cpu();
   const auto* sum = sums.const_data_ptr<double>();
   const LabelCounts total{
       .tokens = sum[0], .samples = sum[1], .roots = sum[2], .micro_batches = sum[3]};
@@ -69,7 +71,7 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
     }
     optimizer_.finish_micro_batch();
   }
-  const auto losses = at::tensor({loss}, at::kDouble);
+  const auto losses = at::tensor({loss}, at::kDouble).to(settings_.device);
   data_.all_reduce(losses, ReduceOp::kSum, "loss");
 
   StepReport report{.loss = losses.item<double>(),
