@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include "parallel/launch_environment.h"
+#include "parallel/process_context.h"
 
 namespace triptych {
 
@@ -40,6 +41,7 @@ AssistantRequest assistant_request(const Arguments& arguments, const std::string
       .dtype = {},
       .video_position_rule = arguments.text("--video-position-rule", "max_hw"),
   };
+  require_device(request.device);
   if (arguments.has("--precision"))
     request.dtype = arguments.text("--precision") == "fp32" ? at::kFloat : at::kBFloat16;
   return request;

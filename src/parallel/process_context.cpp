@@ -122,21 +122,27 @@ Store join_store(const LaunchEnvironment& env, double timeout_s) {
 namespace {
 
 /// Makes the accelerator of this local rank the current one; no wrapping round.
-void take_device(const LaunchEnvironment& env, c10::DeviceType type, const std::string& host) {
+void take_device(const LaunchEnvironment& env, c10::DeviceType type) {
   if (type == c10::DeviceType::CPU) return;
-  const auto name = c10::DeviceTypeName(type, true);
-  require<UsageError>(c10::impl::hasDeviceGuardImpl(type), "device = \"", name,
-                      "\": this libtorch knows no such device; allowed here: cpu, or a plug-in in "
-                      "backend.library");
-  const c10::impl::VirtualGuardImpl guard(type);
-  const int64_t count = guard.deviceCount();
-  require<UsageError>(env.local_rank < count, "device = \"", name, "\": local rank ",
-                      env.local_rank, " has none, ", count, " are visible on ", host,
-                      "; start at most one process per device");
-  guard.setDevice(c10::Device(type, static_cast<c10::DeviceIndex>(env.local_rank)));
+  const c10::Device device(type, static_cast<c10::DeviceIndex>(env.local_rank));
+  require_device(device);
+  c10::impl::VirtualGuardImpl(type).setDevice(device);
 }
 
 }  // namespace
+
+void require_device(c10::Device device) {
+  if (device.is_cpu()) return;
+  const auto name = c10::DeviceTypeName(device.type(), true);
+  require<UsageError>(c10::impl::hasDeviceGuardImpl(device.type()), "device = \"", name,
+                      "\": this libtorch knows no such device; allowed here: cpu, or a plug-in in "
+                      "backend.library");
+  const int64_t count = c10::impl::VirtualGuardImpl(device.type()).deviceCount();
+  const int64_t wanted = device.has_index() ? device.index() : 0;
+  require<UsageError>(wanted < count, "device = \"", name, "\": local rank ", wanted, " has none, ",
+                      count, " are visible on ", read_host_name(),
+                      "; start at most one process per device");
+}
 
 struct ProcessContext::Impl {
   LaunchEnvironment environment;
@@ -227,7 +233,7 @@ ProcessContext::ProcessContext(const LaunchEnvironment& environment, const Proce
   host.timeout = milliseconds(options.timeout_s);
   host.check_collectives = options.check_collectives;
   set_log_rank(static_cast<int>(env.rank));
-  take_device(env, options.device, self.host_name);
+  take_device(env, options.device);
   if (env.world_size > 1) {
     quiet_library();
     std::signal(SIGPIPE, SIG_IGN);  // a lost connection is an error to report, not a silent end

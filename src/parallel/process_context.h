@@ -1,5 +1,6 @@
 #pragma once
 
+#include <c10/core/Device.h>
 #include <c10/core/DeviceType.h>
 
 #include <cstdint>
@@ -80,8 +81,8 @@ class ProcessContext {
   Group& world() { return group(kWorldGroup); }
   /// All ranks over the CPU, whatever the device: flags, counters, texts.
   Group& control();
-  /// The same with connections of its own, for a second thread (saving beside the steps). To be asked
-  /// for by all ranks at once, since it connects.
+  /// The same with connections of its own, for a second thread (saving beside the steps). To be
+  /// asked for by all ranks at once, since it connects.
   Group& background();
 
   /// Compares what must be equal on every rank. To be called once by all, before any model work.
@@ -109,5 +110,8 @@ class ProcessContext {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// @throws UsageError when this libtorch has no such kind of device, or this machine not so many.
+void require_device(c10::Device device);
 
 }  // namespace triptych

@@ -107,7 +107,7 @@ Json VerifyTable::json() const {
   return list;
 }
 
-VerifyTable verify_folder(const std::filesystem::path& folder) {
+VerifyTable verify_folder(const std::filesystem::path& folder, at::Device device) {
   const auto file = folder / "manifest.json";
   require<DataError>(std::filesystem::exists(file), folder.string(),
                      ": manifest.json is missing; make the folder with a script of tests/parity");
@@ -116,7 +116,7 @@ VerifyTable verify_folder(const std::filesystem::path& folder) {
   VerifyTable table;
   require<DataError>(family == "qwen2_5_vl", file.string(), ": family ", family.dump(),
                      " is not known; known: \"qwen2_5_vl\"");
-  verify_qwen2_5_vl(folder, manifest, table);
+  verify_qwen2_5_vl(folder, manifest, device, table);
   return table;
 }
 

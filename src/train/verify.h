@@ -56,12 +56,12 @@ class VerifyTable {
 /// The error between two tensors of one shape.
 double difference(const at::Tensor& got, const at::Tensor& expected, Measure measure);
 
-/// Verifies a folder of the family that its manifest names.
+/// Verifies a folder of the family that its manifest names, with the model on `device`.
 /// @throws DataError when the folder is not one that a parity script made.
-VerifyTable verify_folder(const std::filesystem::path& folder);
+VerifyTable verify_folder(const std::filesystem::path& folder, at::Device device = at::kCPU);
 
 /// One family's part.
-void verify_qwen2_5_vl(const std::filesystem::path& folder, const Json& manifest,
+void verify_qwen2_5_vl(const std::filesystem::path& folder, const Json& manifest, at::Device device,
                        VerifyTable& table);
 
 }  // namespace triptych

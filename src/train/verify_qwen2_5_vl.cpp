@@ -41,8 +41,10 @@ at::Tensor to_tensor(const std::vector<int64_t>& values) { return at::tensor(val
 
 class QwenVerifier {
  public:
-  QwenVerifier(const std::filesystem::path& folder, const Json& manifest, VerifyTable& table)
+  QwenVerifier(const std::filesystem::path& folder, const Json& manifest, at::Device device,
+               VerifyTable& table)
       : folder_(folder),
+        device_(device),
         manifest_(manifest),
         table_(table),
         inputs_(SafetensorsFile::open(folder / "inputs.safetensors")),
@@ -69,7 +71,8 @@ class QwenVerifier {
  private:
   LoadedModel load(at::ScalarType dtype, const std::string& rule = "max_hw",
                    bool with_adapter = false) const {
-    ModelRequest request{.folder = folder_ / "ckpt", .dtype = dtype, .video_position_rule = rule};
+    ModelRequest request{
+        .folder = folder_ / "ckpt", .dtype = dtype, .device = device_, .video_position_rule = rule};
     if (with_adapter) request.adapter = folder_ / "lora";
     return load_model(request);
   }
@@ -162,7 +165,8 @@ class QwenVerifier {
   }
 
   Flow forward(const LoadedModel& loaded, const MicroBatch& batch, bool logits) const {
-    FlowRequest request{.dtype = loaded.model.parameters.front()->value.scalar_type(),
+    FlowRequest request{.device = device_,
+                        .dtype = loaded.model.parameters.front()->value.scalar_type(),
                         .all_logits = logits};
     auto flow = loaded.family->make_flow(batch, mean_weights(batch), request);
     run_layers(loaded.model, flow);
@@ -241,7 +245,7 @@ class QwenVerifier {
         sample.tokens.push_back(static_cast<int32_t>(options_.ids.vision_end));
       }
       const MicroBatch one{.rows = {{{sample}}}};
-      auto flow = loaded.family->make_flow(one, {}, {.with_labels = false});
+      auto flow = loaded.family->make_flow(one, {}, {.device = device_, .with_labels = false});
       const int64_t M = options_.vision.cell_patches();
       const auto cells_back = flow.at(field::kReverseIndex);
       const auto in_hub_order = [&](const at::Tensor& x) {
@@ -359,8 +363,8 @@ class QwenVerifier {
     for (size_t i = 0; i < prompts.rows.size(); ++i) {
       GenerateOptions options{.max_new_tokens = sequences.size(1) - width,
                               .stop_tokens = {static_cast<int32_t>(options_.text.vocab_size - 1)}};
-      const auto answer =
-          generate(*loaded.family, loaded.model, prompts.rows[i].samples.front(), options, {});
+      const auto answer = generate(*loaded.family, loaded.model, prompts.rows[i].samples.front(),
+                                   options, {.device = device_});
       auto wanted =
           to_list(sequences[static_cast<int64_t>(i)].narrow(0, width, options.max_new_tokens));
       wanted.resize(
@@ -429,13 +433,17 @@ class QwenVerifier {
                          {.name = "full_bf16_params", .dtype = at::kBFloat16},
                          {.name = "lora", .adapter = true}};
     for (const auto& curve : all) {
-      ModelRequest request{
-          .folder = folder_ / "ckpt", .dtype = curve.dtype, .freeze = curve.freeze};
+      ModelRequest request{.folder = folder_ / "ckpt",
+                           .dtype = curve.dtype,
+                           .device = device_,
+                           .freeze = curve.freeze};
       if (curve.adapter) request.adapter = folder_ / "lora";
       const auto loaded = load_model(request);
-      run_curve(
-          curve.name, loaded,
-          {.loss_average = curve.average, .clip_norm = curve.clip_norm, .dtype = curve.dtype});
+      run_curve(curve.name, loaded,
+                {.loss_average = curve.average,
+                 .clip_norm = curve.clip_norm,
+                 .device = device_,
+                 .dtype = curve.dtype});
     }
   }
 
@@ -479,6 +487,7 @@ class QwenVerifier {
   }
 
   std::filesystem::path folder_;
+  at::Device device_;
   const Json& manifest_;
   VerifyTable& table_;
   std::shared_ptr<SafetensorsFile> inputs_, expected_, gradients_;
@@ -487,9 +496,9 @@ class QwenVerifier {
 
 }  // namespace
 
-void verify_qwen2_5_vl(const std::filesystem::path& folder, const Json& manifest,
+void verify_qwen2_5_vl(const std::filesystem::path& folder, const Json& manifest, at::Device device,
                        VerifyTable& table) {
-  QwenVerifier(folder, manifest, table).run();
+  QwenVerifier(folder, manifest, device, table).run();
 }
 
 }  // namespace triptych
