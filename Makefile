@@ -1,5 +1,5 @@
 # The commands of the README. Each installs what it lacks and can be repeated.
-.PHONY: setup build test format clean
+.PHONY: setup build quickstart test format clean
 
 JOBS ?= $(shell nproc)
 
@@ -9,6 +9,9 @@ setup:
 build: setup
 	cmake --preset release
 	cmake --build --preset release -j $(JOBS)
+
+quickstart: build
+	./scripts/quickstart.sh
 
 test:
 	./scripts/setup.sh --tests
