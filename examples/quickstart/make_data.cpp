@@ -143,7 +143,8 @@ void write_model_folder(const fs::path& folder, std::vector<std::string> texts) 
                   .num_key_value_heads = 2,
                   .rms_norm_eps = 1e-6,
                   .mrope_section = {4, 6, 6},
-                  .tie_word_embeddings = true};
+                  .tie_word_embeddings = true,
+                  .initializer_range = 0.05};  // 0.02 is for layers some ten times as wide
   options.ids = {.image = id("<|image_pad|>"),
                  .video = id("<|video_pad|>"),
                  .vision_start = id("<|vision_start|>"),
