@@ -42,6 +42,18 @@ target_include_directories(triptych_torch SYSTEM INTERFACE
 target_compile_definitions(triptych_torch INTERFACE USE_C10D_GLOO USE_DISTRIBUTED USE_RPC USE_TENSORPIPE)
 target_link_libraries(triptych_torch INTERFACE torch_cpu c10 Threads::Threads)
 
+# at::parallel_for is a template: without -fopenmp its loop is compiled for one thread, silently.
+# The OpenMP runtime must be the one torch itself runs on, so that there is one pool of threads.
+target_compile_options(triptych_torch INTERFACE -fopenmp)
+file(GLOB openmp_runtime ${TRIPTYCH_TORCH}/lib/libgomp*.so* ${TRIPTYCH_TORCH}/../torch.libs/libgomp*.so*)
+if(openmp_runtime)
+  list(GET openmp_runtime 0 openmp_runtime)
+else()
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+  set(openmp_runtime OpenMP::OpenMP_CXX)
+endif()
+target_link_libraries(triptych_torch INTERFACE ${openmp_runtime})
+
 if(TRIPTYCH_CUDA)
   if(NOT TRIPTYCH_TORCH_CUDA)
     message(FATAL_ERROR "TRIPTYCH_CUDA needs a CUDA build of torch; ${TRIPTYCH_TORCH} holds ${TRIPTYCH_TORCH_VERSION}")

@@ -3,6 +3,7 @@
 // What the operators' files share: calling a registered operator, and memory as the CPU kernels
 // take it. Internal to this folder.
 
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
@@ -10,6 +11,10 @@
 #include <type_traits>
 
 #include "kernels/cpu/bf16.h"
+
+#ifndef INTRA_OP_PARALLEL
+#error "at::parallel_for would run on one thread: compile with -fopenmp"
+#endif
 
 namespace triptych {
 
