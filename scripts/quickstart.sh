@@ -18,12 +18,12 @@ say "the model before training answers held-out questions"
 # One step at learning rate 0 writes the random weights as they are.
 "$build/triptych" train examples/quickstart/run.toml -q --set seed="$seed" --set output="../../$run/untrained" \
   --set train.steps=1 --set optimizer.lr=0 --set schedule.min_lr=0 --set train.validate_every=0
-"$build/triptych" evaluate "$run/untrained/final" "$run/data/held_out.jsonl" --limit 40 --max-new-tokens 8 --json \
+"$build/triptych" evaluate "$run/untrained/final" "$run/data/held_out.jsonl" --limit 40 --max-new-tokens 16 --json \
   > "$run/before.json"
 
 say "training (examples/quickstart/run.toml)"
 "$build/triptych" train examples/quickstart/run.toml --set seed="$seed"
 
 say "the trained model answers all held-out questions"
-"$build/triptych" evaluate "$run/final" "$run/data/held_out.jsonl" --max-new-tokens 8 --json > "$run/after.json"
+"$build/triptych" evaluate "$run/final" "$run/data/held_out.jsonl" --max-new-tokens 16 --json > "$run/after.json"
 "$build/quickstart_report" "$run" "$run/before.json" "$run/after.json"

@@ -12,13 +12,9 @@
 
 namespace triptych {
 
-namespace {
-
 void synchronize(at::Device device) {
   if (!device.is_cpu()) at::accelerator::synchronizeDevice(device.index());
 }
-
-}  // namespace
 
 double measure_matrix_peak(at::Device device, at::ScalarType dtype) {
   const at::NoGradGuard no_grad;

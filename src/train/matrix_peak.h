@@ -7,6 +7,9 @@
 
 namespace triptych {
 
+/// Waits until everything queued on the device is done; nothing to do on a CPU.
+void synchronize(at::Device device);
+
 /// Flop per second of a square matrix product on this device with this process's threads: the best
 /// of a few, measured now (0.1 to 0.3 s on a CPU). `mfu` is a ratio to it.
 double measure_matrix_peak(at::Device device, at::ScalarType dtype);

@@ -1,0 +1,426 @@
+// Whole runs of the command on the quickstart's small model: what a user does, and what happens to
+// a run that is stopped, killed, or given bad input.
+//
+//   runs_test FOLDER   a folder made by quickstart_data
+
+#include <gmock/gmock.h>
+#include <sys/wait.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "base/files.h"
+#include "base/format.h"
+#include "base/json.h"
+
+namespace triptych {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+fs::path made;  // what quickstart_data made
+
+struct Outcome {
+  int status = -1;
+  std::string out, err;
+};
+
+/// Tensors of a safetensors file as bytes, read here by hand.
+std::map<std::string, std::string> tensors_of(const fs::path& file) {
+  const auto bytes = read_file(file);
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), 8);
+  std::map<std::string, std::string> tensors;
+  const auto json = parse_json(bytes.substr(8, header), file.string());
+  for (const auto& [name, entry] : json.items()) {
+    if (name == "__metadata__") continue;
+    const auto begin = entry["data_offsets"][0].get<size_t>(),
+               end = entry["data_offsets"][1].get<size_t>();
+    tensors[name] = bytes.substr(8 + header + begin, end - begin);
+  }
+  return tensors;
+}
+
+class Runs : public testing::Test {
+ protected:
+  void SetUp() override {
+    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
+    folder_ = fs::temp_directory_path() / fmt::format("runs_test_{}_{}", info->name(), getpid());
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+  }
+  void TearDown() override {
+    if (!HasFailure()) fs::remove_all(folder_);
+  }
+
+  /// Runs `triptych <words>`; `around` may put shell text around it: "{}" is the command.
+  Outcome run(const std::string& words, const std::string& around = "{}") const {
+    auto line = around;
+    line.replace(line.find("{}"), 2, fmt::format("{} {}", TRIPTYCH_COMMAND, words));
+    const auto out = folder_ / "stdout", err = folder_ / "stderr";
+    const int status =
+        std::system(fmt::format("({}) > {} 2> {}", line, out.string(), err.string()).c_str());
+    return {WEXITSTATUS(status), read_file(out), read_file(err)};
+  }
+
+  /// A run file with everything small; `more` is appended.
+  fs::path run_file(const std::string& name, const std::string& more = "",
+                    const std::string& model_more = "weights = \"random\"") const {
+    const auto text = fmt::format(R"(output = "{0}"
+seed = 5
+threads = 1
+[model]
+path = "{1}/model"
+{2}
+[[data.train]]
+path = "{1}/data/train.jsonl"
+[data]
+max_length = 256
+[train]
+steps = 6
+global_batch = 4
+micro_batch = 1
+validate_every = 0
+[optimizer]
+lr = 1e-3
+[schedule]
+name = "constant"
+[checkpoint]
+every = 2
+[log]
+every = 1
+{3}
+)",
+                                  (folder_ / name).string(), made.string(), model_more, more);
+    write_file_atomically(folder_ / (name + ".toml"), text);
+    return folder_ / (name + ".toml");
+  }
+
+  std::vector<Json> rows(const std::string& name) const {
+    std::vector<Json> found;
+    std::ifstream file(folder_ / name / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) found.push_back(parse_json(line, name));
+    return found;
+  }
+  std::string weights(const std::string& name) const {
+    return read_file(folder_ / name / "final/model.safetensors");
+  }
+  std::string train(const fs::path& file, const std::string& more = "") const {
+    const auto outcome = run(fmt::format("train {} {}", file.string(), more));
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    return outcome.err;
+  }
+
+  /// A copy of the untrained model folder with weights, and its path.
+  fs::path folder_with_weights() const {
+    train(run_file("base", "", "weights = \"random\"\nprecision = \"fp32\""),
+          "--set train.steps=1 --set optimizer.lr=0");
+    return folder_ / "base/final";
+  }
+
+  fs::path folder_;
+};
+
+/// Losses of the steps, in order.
+std::vector<double> losses(const std::vector<Json>& rows) {
+  std::vector<double> found;
+  for (const auto& row : rows) {
+    if (row.contains("loss")) found.push_back(row["loss"].get<double>());
+  }
+  return found;
+}
+
+TEST_F(Runs, LeavesMetricsCheckpointsAndAHubFolder) {
+  train(run_file("a"));
+  ASSERT_EQ(losses(rows("a")).size(), 6u);
+  EXPECT_GT(losses(rows("a")).front(), losses(rows("a")).back());
+  for (const char* file :
+       {"final/config.json", "final/tokenizer.json", "final/model.safetensors", "run.toml",
+        "log.txt", "checkpoints/latest", "checkpoints/step_00000006/manifest.json"})
+    EXPECT_TRUE(fs::exists(folder_ / "a" / file)) << file;
+  // The same run again has the same bits.
+  train(run_file("b"));
+  EXPECT_TRUE(weights("a") == weights("b"));
+  EXPECT_EQ(losses(rows("a")), losses(rows("b")));
+}
+
+TEST_F(Runs, RefusesAFolderThatHasARun) {
+  const auto file = run_file("a");
+  train(file);
+  const auto before = weights("a");
+  const auto again = run(fmt::format("train {} --set checkpoint.resume=none", file.string()));
+  EXPECT_EQ(again.status, 2);
+  EXPECT_THAT(again.err, HasSubstr("--overwrite"));
+  EXPECT_TRUE(weights("a") == before);
+  train(file, "--set checkpoint.resume=none --overwrite");
+  EXPECT_EQ(losses(rows("a")).size(), 6u);
+}
+
+TEST_F(Runs, GoesOnBitByBit) {
+  train(run_file("whole"));
+  const auto file = run_file("parts");
+  train(file, "--set train.steps=4");
+  train(file);
+  EXPECT_EQ(losses(rows("whole")), losses(rows("parts")));
+  EXPECT_TRUE(weights("whole") == weights("parts"));
+}
+
+TEST_F(Runs, SignalSavesAndEndsWith75) {
+  train(run_file("whole", "", "weights = \"random\""), "--set train.steps=300");
+  const auto file = run_file("stopped");
+  const auto outcome =
+      run(fmt::format("train {} --set train.steps=300", file.string()),
+          fmt::format("{{}} & pid=$!; until grep -qs step {}/stopped/metrics.jsonl; do sleep 0.02; "
+                      "done; kill -TERM $pid; wait $pid",
+                      folder_.string()));
+  EXPECT_EQ(outcome.status, 75) << outcome.err;
+  const size_t before = losses(rows("stopped")).size();
+  EXPECT_LT(before, 300u);
+  train(file, "--set train.steps=300");
+  EXPECT_EQ(losses(rows("whole")), losses(rows("stopped")));
+  EXPECT_TRUE(weights("whole") == weights("stopped"));
+}
+
+TEST_F(Runs, KilledAtAnyInstantLosesNoCheckpoint) {
+  train(run_file("whole"), "--set train.steps=60");
+  const auto file = run_file("killed");
+  for (const double seconds : {0.3, 0.45, 0.6, 0.75, 0.9}) {
+    run(fmt::format("train {} --set train.steps=60 --set checkpoint.every=1", file.string()),
+        fmt::format("{{}} & pid=$!; sleep {}; kill -KILL $pid; wait $pid", seconds));
+  }
+  train(file, "--set train.steps=60 --set checkpoint.every=20");
+  EXPECT_EQ(losses(rows("whole")), losses(rows("killed")));
+  EXPECT_TRUE(weights("whole") == weights("killed"));
+}
+
+TEST_F(Runs, TwoProcessesComputeWhatOneDoes) {
+  const std::string fp32 = "weights = \"random\"\nprecision = \"fp32\"";
+  train(run_file("one", "", fp32));
+  train(run_file("two", "", fp32), "--nproc 2");
+  const auto one = losses(rows("one")), two = losses(rows("two"));
+  ASSERT_EQ(one.size(), two.size());
+  // The sums over four micro-batches are taken in another order.
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], two[i], 1e-5) << "step " << i + 1;
+
+  // And a run of two processes goes on as one of one.
+  const auto file = run_file("changed", "", fp32);
+  train(file, "--nproc 2 --set train.steps=4");
+  train(file);
+  const auto changed = losses(rows("changed"));
+  ASSERT_EQ(changed.size(), one.size());
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], changed[i], 1e-5);
+}
+
+TEST_F(Runs, AdaptersAreTrainedSavedAndMerged) {
+  const auto base = folder_with_weights();
+  const std::string model = "precision = \"fp32\"\n[model.lora]\nrank = 4\nalpha = 16";
+  train(run_file("lora", "", model),
+        fmt::format("--set model.path={} --set optimizer.lr=1e-2", base.string()));
+  const auto adapter = folder_ / "lora/final";
+  EXPECT_TRUE(fs::exists(adapter / "adapter_model.safetensors"));
+  const auto config = read_json(adapter / "adapter_config.json");
+  EXPECT_EQ(config["r"], 4);
+  EXPECT_EQ(config["peft_type"], "LORA");
+  EXPECT_LT(losses(rows("lora")).back(), losses(rows("lora")).front());
+
+  const auto merged = folder_ / "merged";
+  const auto exported = run(fmt::format("export {} --model {} --output {}", adapter.string(),
+                                        base.string(), merged.string()));
+  ASSERT_EQ(exported.status, 0) << exported.err;
+  const auto evaluate = [&](const std::string& what) {
+    const auto outcome =
+        run(fmt::format("evaluate {} {}/data/held_out.jsonl --limit 5 --json "
+                        "--max-new-tokens 4 --threads 1",
+                        what, made.string()));
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    return parse_json(outcome.out, "evaluate");
+  };
+  const auto with_adapter = evaluate(base.string() + " --adapter " + adapter.string());
+  const auto with_merged = evaluate(merged.string());
+  const auto without = evaluate(base.string());
+  // W x + s B A x in fp32 against (W + s B A) x: rounding alone.
+  EXPECT_NEAR(with_adapter["loss"].get<double>(), with_merged["loss"].get<double>(), 1e-4);
+  EXPECT_GT(std::abs(with_adapter["loss"].get<double>() - without["loss"].get<double>()), 1e-2);
+  EXPECT_EQ(with_adapter["answers"].size(), 5u);
+}
+
+TEST_F(Runs, FrozenPartsStayByteForByte) {
+  const auto base = folder_with_weights();
+  train(run_file("frozen", "", "precision = \"bf16\"\nfreeze = [\"vision\", \"projector\"]"),
+        "--set model.path=" + base.string());
+  const auto before = tensors_of(base / "model.safetensors"),
+             after = tensors_of(folder_ / "frozen/final/model.safetensors");
+  ASSERT_EQ(before.size(), after.size());
+  for (const auto& [name, bytes] : before) {
+    EXPECT_EQ(after.at(name) == bytes, name.starts_with("visual.")) << name;
+  }
+}
+
+TEST_F(Runs, NothingTrainedLeavesTheFolderByteForByte) {
+  const auto base = folder_with_weights();
+  train(
+      run_file("same", "", "precision = \"bf16\""),
+      "--set train.steps=1 --set optimizer.lr=0 --set optimizer.weight_decay=0 --set model.path=" +
+          base.string());
+  EXPECT_TRUE(weights("same") == read_file(base / "model.safetensors"));
+}
+
+TEST_F(Runs, AnswersAloneOnStandardOutput) {
+  const auto base = folder_with_weights();
+  const auto words = fmt::format(
+      "generate {} --image {}/data/held_out/00000.jpg --prompt 'Which shape is it?' "
+      "--max-new-tokens 5 --threads 1",
+      base.string(), made.string());
+  const auto first = run(words), second = run(words);
+  EXPECT_EQ(first.status, 0) << first.err;
+  EXPECT_EQ(first.out, second.out);
+  EXPECT_EQ(std::ranges::count(first.out, '\n'), 1);
+  const auto sampled = run(words + " --temperature 5 --seed 3"),
+             again = run(words + " --temperature 5 --seed 3"),
+             other = run(words + " --temperature 5 --seed 4");
+  EXPECT_EQ(sampled.out, again.out);
+  EXPECT_NE(sampled.out, other.out);
+}
+
+TEST_F(Runs, LossThatIsNotFiniteStopsWithItsPlace) {
+  const auto outcome = run(fmt::format(
+      "train {} --set optimizer.lr=1e30 --set optimizer.clip_norm=0", run_file("inf").string()));
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, AllOf(HasSubstr("not finite"), HasSubstr("the output of")));
+}
+
+TEST_F(Runs, BadOptionsStartNothing) {
+  const auto file = run_file("bad").string();
+  struct Case {
+    const char *words, *said;
+  };
+  for (const auto& [words, said] :
+       std::vector<Case>{{"--set train.stesp=3", "train.steps"},
+                         {"--set train.steps=many", "train.steps"},
+                         {"--set train.steps=-1", "train.steps"},
+                         {"--set model.precision=fp16", "fp32, bf16"},
+                         {"--set model.path=/nowhere", "/nowhere"},
+                         {"--nrpoc 2", "--nproc"},
+                         {"--set model.freeze='[\"visoin\"]'", "visoin"}}) {
+    const auto outcome = run(fmt::format("train {} {}", file, words));
+    EXPECT_NE(outcome.status, 0) << words;
+    EXPECT_THAT(outcome.err, HasSubstr(said)) << words;
+    EXPECT_FALSE(fs::exists(folder_ / "bad/checkpoints")) << words;
+  }
+}
+
+TEST_F(Runs, BrokenModelFoldersAreRefusedBeforeTraining) {
+  const auto base = folder_with_weights();
+  const auto refused = [&](const std::string& what, const auto& breaking) {
+    const auto broken = folder_ / "broken";
+    fs::remove_all(broken);
+    fs::copy(base, broken);
+    breaking(broken);
+    const auto outcome = run(fmt::format("train {} --set model.path={}",
+                                         run_file("never", "", "").string(), broken.string()));
+    EXPECT_EQ(outcome.status, 1) << what;
+    EXPECT_THAT(outcome.err, HasSubstr(what));
+    EXPECT_FALSE(fs::exists(folder_ / "never/checkpoints")) << what;
+  };
+  refused("model.safetensors", [](const fs::path& folder) {
+    fs::resize_file(folder / "model.safetensors", fs::file_size(folder / "model.safetensors") / 2);
+  });
+  refused("model.safetensors",
+          [](const fs::path& folder) { fs::remove(folder / "model.safetensors"); });
+  refused("tokenizer", [](const fs::path& folder) {
+    for (const char* file : {"tokenizer.json", "vocab.json", "merges.txt"})
+      fs::remove(folder / file);
+  });
+  refused("mlp.down_proj.weight", [](const fs::path& folder) {
+    auto config = read_json(folder / "config.json");
+    config["intermediate_size"] = 400;
+    write_file_atomically(folder / "config.json", dump_json(config));
+  });
+  refused("model_type", [](const fs::path& folder) {
+    auto config = read_json(folder / "config.json");
+    config["model_type"] = "llama";
+    write_file_atomically(folder / "config.json", dump_json(config));
+  });
+}
+
+TEST_F(Runs, BadRecordsStopOrAreSkippedAsAsked) {
+  const auto good = [&](int i) {
+    return fmt::format(
+        R"({{"image":"{}/data/train/{:05}.jpg","conversations":[)"
+        R"({{"from":"human","value":"<image>\nWhich?"}},{{"from":"gpt","value":"a"}}]}})"
+        "\n",
+        made.string(), i);
+  };
+  std::string records;
+  for (int i = 0; i < 8; ++i) records += good(i);
+  const auto picture = folder_ / "cut.jpg";
+  const auto jpeg = read_file(made / "data/train/00000.jpg");
+  write_file_atomically(picture, jpeg.substr(0, 300));
+  records += R"({"image":"cut.jpg","conversations":[{"from":"human","value":"<image>"},)"
+             R"({"from":"gpt","value":"b"}]})"
+             "\n";
+  write_file_atomically(folder_ / "records.jsonl", records);
+  const auto file = run_file("bad").string();
+  const auto words =
+      fmt::format("train {} --set data.train.0.path={}/records.jsonl", file, folder_.string());
+  const auto stopped = run(words);
+  EXPECT_EQ(stopped.status, 1);
+  EXPECT_THAT(stopped.err, AllOf(HasSubstr("records.jsonl:9"), HasSubstr("cut.jpg")));
+  const auto skipped = run(words + " --overwrite --set data.on_bad_sample=skip");
+  EXPECT_EQ(skipped.status, 0) << skipped.err;
+  EXPECT_EQ(losses(rows("bad")).size(), 6u);
+
+  const auto check = run(fmt::format("data check {}/records.jsonl --model {}/model --decode",
+                                     folder_.string(), made.string()));
+  EXPECT_EQ(check.status, 1);
+  EXPECT_THAT(check.out,
+              AllOf(HasSubstr("records.jsonl:9"), HasSubstr("9 records: 8 good, 1 bad")));
+
+  write_file_atomically(folder_ / "empty.jsonl", "");
+  const auto empty = run(fmt::format("train {} --overwrite --set data.train.0.path={}/empty.jsonl",
+                                     file, folder_.string()));
+  EXPECT_NE(empty.status, 0);
+  EXPECT_THAT(empty.err, HasSubstr("empty.jsonl"));
+  const auto too_long = run(fmt::format("train {} --overwrite --set data.max_length=20", file));
+  EXPECT_EQ(too_long.status, 1);
+  EXPECT_THAT(too_long.err, HasSubstr("max_length"));
+}
+
+TEST_F(Runs, FullDiskLeavesTheLastCheckpoint) {
+  const auto file = run_file("full");
+  train(file, "--set train.steps=2");
+  const auto kept = read_file(folder_ / "full/checkpoints/latest");
+  // A limit on file sizes stands for a disk that is full: the log fits, weights do not.
+  const auto outcome = run(fmt::format("train {}", file.string()), "ulimit -f 200; {}");
+  EXPECT_EQ(outcome.status, 1) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr("checkpoint"));
+  EXPECT_EQ(read_file(folder_ / "full/checkpoints/latest"), kept);
+  train(file);
+  EXPECT_EQ(losses(rows("full")).size(), 6u);
+}
+
+TEST_F(Runs, PreviewShowsLabelsAndGrids) {
+  const auto outcome = run(fmt::format(
+      "data preview {0}/data/held_out.jsonl --model {0}/model --limit 1", made.string()));
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, AllOf(HasSubstr("patches"), HasSubstr("<|image_pad|>×"),
+                                 HasSubstr("<|im_start|>assistant\n⟦")));
+}
+
+}  // namespace
+}  // namespace triptych
+
+int main(int argc, char** argv) {
+  testing::InitGoogleMock(&argc, argv);
+  if (argc != 2) {
+    std::fputs("usage: runs_test FOLDER\n", stderr);
+    return 2;
+  }
+  triptych::made = std::filesystem::absolute(argv[1]);
+  return RUN_ALL_TESTS();
+}
