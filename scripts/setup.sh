@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(
-  ca-certificates ccache cmake g++ git libavcodec-dev libavformat-dev libavutil-dev libcli11-dev
+  ca-certificates ccache cmake g++ git libavcodec-dev libavformat-dev libavutil-dev libbenchmark-dev libcli11-dev
   libgloo-dev libgmock-dev libgtest-dev libicu-dev libjpeg62-turbo-dev libpcre2-dev libpng-dev
   libswscale-dev libtomlplusplus-dev libwebp-dev libxxhash-dev make mold ninja-build
   nlohmann-json3-dev pkg-config python3 python3-venv zlib1g-dev)

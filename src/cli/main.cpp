@@ -1,3 +1,4 @@
+#include <csignal>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,8 @@ std::vector<triptych::Command> commands() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // A file beyond the limit of `ulimit -f` is a write error like a full disk, not the end.
+  std::signal(SIGXFSZ, SIG_IGN);
   triptych::install_cpu_allocator();
   triptych::set_torch_info(triptych::read_torch_info_from_library);
   const std::vector<std::string> words(argv + 1, argv + argc);

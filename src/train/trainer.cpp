@@ -210,8 +210,11 @@ void Trainer::check_finite(const StepReport& report, std::span<const MicroBatch>
     if (!report.updated) log_warning("step {}: no label token, nothing was learned", step);
     return;
   }
-  const auto what =
-      fmt::format("step {}: loss {}, gradient norm {}", step, report.loss, report.norm);
+  // Without a finite loss no gradient was computed, and there is no norm to show.
+  const auto what = std::isfinite(report.loss)
+                        ? fmt::format("step {}: gradient norm {} is not finite (loss {})", step,
+                                      report.norm, report.loss)
+                        : fmt::format("step {}: loss {} is not finite", step, report.loss);
   if (options_.train.on_nonfinite == OnNonfinite::kSkip) {
     ++state_.skipped;
     if (is_first()) log_warning("{}: the update is left out ({} so far)", what, state_.skipped);

@@ -117,10 +117,11 @@ every = 1
   }
 
   /// A copy of the untrained model folder with weights, and its path.
-  fs::path folder_with_weights() const {
-    train(run_file("base", "", "weights = \"random\"\nprecision = \"fp32\""),
+  fs::path folder_with_weights(const std::string& precision = "fp32") const {
+    const auto name = "base_" + precision;
+    train(run_file(name, "", fmt::format("weights = \"random\"\nprecision = \"{}\"", precision)),
           "--set train.steps=1 --set optimizer.lr=0");
-    return folder_ / "base/final";
+    return folder_ / name / "final";
   }
 
   fs::path folder_;
@@ -262,12 +263,17 @@ TEST_F(Runs, FrozenPartsStayByteForByte) {
 }
 
 TEST_F(Runs, NothingTrainedLeavesTheFolderByteForByte) {
-  const auto base = folder_with_weights();
-  train(
-      run_file("same", "", "precision = \"bf16\""),
-      "--set train.steps=1 --set optimizer.lr=0 --set optimizer.weight_decay=0 --set model.path=" +
-          base.string());
-  EXPECT_TRUE(weights("same") == read_file(base / "model.safetensors"));
+  for (const std::string precision : {"bf16", "fp32"}) {
+    const auto base = folder_with_weights(precision);
+    train(run_file("same_" + precision, "", fmt::format("precision = \"{}\"", precision)),
+          "--set train.steps=1 --set optimizer.lr=0 --set model.path=" + base.string());
+    for (const auto& file : fs::directory_iterator(base)) {
+      const auto name = file.path().filename();
+      EXPECT_TRUE(read_file(folder_ / ("same_" + precision) / "final" / name) ==
+                  read_file(file.path()))
+          << precision << " " << name;
+    }
+  }
 }
 
 TEST_F(Runs, AnswersAloneOnStandardOutput) {
