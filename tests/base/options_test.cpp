@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/option_docs.h"
 #include "base/option_io.h"
+#include "base/option_toml.h"
 
 namespace triptych {
 namespace {
@@ -15,6 +16,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::ThrowsMessage;
 
 enum class Mode { kSlow, kFast };
 constexpr std::array<std::string_view, 2> option_names(Mode) { return {"slow", "fast"}; }
@@ -270,6 +272,12 @@ TEST(OptionDocs, TextMarkdownAndSchemaNameEverything) {
 TEST(Options, UnreadableFileIsAUsageError) {
   Sample o;
   EXPECT_THROW(read_options(o, {.file = "/nonexistent/run.toml"}), UsageError);
+}
+
+TEST(RunFileText, CharactersOutsideOfStringsAreNotToml) {
+  // Of a range in which toml++ expected none: it must not run into undefined behaviour.
+  EXPECT_THAT([] { parse_toml("\xef\xbb\xb7", "run.toml"); },
+              ThrowsMessage<UsageError>(HasSubstr("run.toml:1:1: is not TOML")));
 }
 
 }  // namespace
