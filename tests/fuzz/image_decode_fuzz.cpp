@@ -6,8 +6,8 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "check.h"
 #include "data/media/image.h"
-#include "tests/fuzz/check.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace triptych;

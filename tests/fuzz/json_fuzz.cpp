@@ -2,7 +2,7 @@
 // its place.
 #include "base/error.h"
 #include "base/json.h"
-#include "tests/fuzz/check.h"
+#include "check.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace triptych;

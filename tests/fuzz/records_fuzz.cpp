@@ -1,9 +1,9 @@
 // A file of training records from anywhere: spans lie inside it and do not overlap, and each record
 // is a conversation with an answer, or a DataError with its place.
 #include "base/error.h"
+#include "check.h"
 #include "data/record_file.h"
 #include "data/records.h"
-#include "tests/fuzz/check.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace triptych;

@@ -1,7 +1,7 @@
 // A TOML text from anywhere: either a table or a UsageError with its place.
 #include "base/error.h"
 #include "base/option_toml.h"
-#include "tests/fuzz/check.h"
+#include "check.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace triptych;

@@ -5,8 +5,8 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "check.h"
 #include "checkpoint/safetensors_header.h"
-#include "tests/fuzz/check.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto file = as_text(data, size);

@@ -5,9 +5,9 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "check.h"
 #include "data/text/byte_alphabet.h"
 #include "data/text/tokenizer.h"
-#include "tests/fuzz/check.h"
 
 namespace {
 

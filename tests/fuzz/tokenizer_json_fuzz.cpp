@@ -3,8 +3,8 @@
 #include <optional>
 
 #include "base/error.h"
+#include "check.h"
 #include "data/text/tokenizer.h"
-#include "tests/fuzz/check.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace triptych;
