@@ -14,6 +14,7 @@
 #include "base/files.h"
 #include "base/format.h"
 #include "base/json.h"
+#include "models/qwen2_5_vl/options.h"
 
 namespace triptych {
 namespace {
@@ -402,6 +403,27 @@ TEST_F(Runs, FullDiskLeavesTheLastCheckpoint) {
   EXPECT_EQ(read_file(folder_ / "full/checkpoints/latest"), kept);
   train(file);
   EXPECT_EQ(losses(rows("full")).size(), 6u);
+}
+
+TEST_F(Runs, ExamplesFitTheModelsTheyName) {
+  // A folder as the hub's, but for the weights and with a small tokenizer.
+  int found = 0;
+  for (const auto& entry : fs::directory_iterator(TRIPTYCH_SOURCE_DIR "/examples/qwen2_5_vl")) {
+    if (entry.path().extension() != ".toml") continue;
+    const auto name = entry.path().stem().string();
+    const auto model = folder_ / name;
+    fs::copy(made / "model", model);
+    const auto preset = qwen2_5_vl::preset("qwen2_5_vl_" + name.substr(0, name.find('_')));
+    write_file_atomically(model / "config.json", dump_json(qwen2_5_vl::make_config(preset)));
+    const auto outcome =
+        run(fmt::format("train {} --dry-run --set model.path={} --set model.weights=random "
+                        "--set data.train.0.path={}/data/train.jsonl",
+                        entry.path().string(), model.string(), made.string()));
+    EXPECT_EQ(outcome.status, 0) << name << "\n" << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr("trained; 200 samples to train on")) << name;
+    ++found;
+  }
+  EXPECT_EQ(found, 12);
 }
 
 TEST_F(Runs, PreviewShowsLabelsAndGrids) {
