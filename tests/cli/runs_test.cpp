@@ -250,6 +250,36 @@ TEST_F(Runs, AdaptersAreTrainedSavedAndMerged) {
   EXPECT_EQ(with_adapter["answers"].size(), 5u);
 }
 
+TEST_F(Runs, AdaptersBesideFrozenPartsAreReadAgain) {
+  const auto base = folder_with_weights();
+  // The vision tower has layers of these names too; they are frozen and get no adapter.
+  train(run_file("lora", "",
+                 "freeze = [\"vision\"]\n[model.lora]\nrank = 2\n"
+                 "targets = [\"q_proj\", \"gate_proj\"]"),
+        "--set train.steps=2 --set model.path=" + base.string());
+  const auto adapter = folder_ / "lora/final";
+  for (const auto& [name, bytes] : tensors_of(adapter / "adapter_model.safetensors"))
+    EXPECT_THAT(name, Not(HasSubstr("visual")));
+  const auto excluded = read_json(adapter / "adapter_config.json")["exclude_modules"];
+  EXPECT_THAT(excluded.dump(), HasSubstr("\"model.visual.blocks.0.mlp.gate_proj\""));
+  EXPECT_THAT(excluded.dump(), Not(HasSubstr("language_model")));
+  const auto answered = run(fmt::format("generate {} --adapter {} --prompt a --max-new-tokens 1",
+                                        base.string(), adapter.string()));
+  EXPECT_EQ(answered.status, 0) << answered.err;
+  const auto exported =
+      run(fmt::format("export {} --output {}/merged", adapter.string(), folder_.string()));
+  EXPECT_EQ(exported.status, 0) << exported.err;
+}
+
+TEST_F(Runs, AFinishedRunStartedAgainRepeatsNoRow) {
+  const auto file = run_file(
+      "a", fmt::format("[[data.validation]]\npath = \"{}/data/held_out.jsonl\"", made.string()));
+  train(file, "--set train.validate_every=3 --set train.steps=3");
+  const auto before = read_file(folder_ / "a/metrics.jsonl");
+  train(file, "--set train.validate_every=3 --set train.steps=3");
+  EXPECT_EQ(read_file(folder_ / "a/metrics.jsonl"), before);
+}
+
 TEST_F(Runs, FrozenPartsStayByteForByte) {
   const auto base = folder_with_weights();
   train(run_file("frozen", "", "precision = \"bf16\"\nfreeze = [\"vision\", \"projector\"]"),
