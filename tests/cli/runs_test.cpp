@@ -14,6 +14,7 @@
 #include "base/files.h"
 #include "base/format.h"
 #include "base/json.h"
+#include "models/qwen2_5_vl/options.h"
 
 namespace triptych {
 namespace {
@@ -250,6 +251,36 @@ TEST_F(Runs, AdaptersAreTrainedSavedAndMerged) {
   EXPECT_EQ(with_adapter["answers"].size(), 5u);
 }
 
+TEST_F(Runs, AdaptersBesideFrozenPartsAreReadAgain) {
+  const auto base = folder_with_weights();
+  // The vision tower has layers of these names too; they are frozen and get no adapter.
+  train(run_file("lora", "",
+                 "freeze = [\"vision\"]\n[model.lora]\nrank = 2\n"
+                 "targets = [\"q_proj\", \"gate_proj\"]"),
+        "--set train.steps=2 --set model.path=" + base.string());
+  const auto adapter = folder_ / "lora/final";
+  for (const auto& [name, bytes] : tensors_of(adapter / "adapter_model.safetensors"))
+    EXPECT_THAT(name, Not(HasSubstr("visual")));
+  const auto excluded = read_json(adapter / "adapter_config.json")["exclude_modules"];
+  EXPECT_THAT(excluded.dump(), HasSubstr("\"model.visual.blocks.0.mlp.gate_proj\""));
+  EXPECT_THAT(excluded.dump(), Not(HasSubstr("language_model")));
+  const auto answered = run(fmt::format("generate {} --adapter {} --prompt a --max-new-tokens 1",
+                                        base.string(), adapter.string()));
+  EXPECT_EQ(answered.status, 0) << answered.err;
+  const auto exported =
+      run(fmt::format("export {} --output {}/merged", adapter.string(), folder_.string()));
+  EXPECT_EQ(exported.status, 0) << exported.err;
+}
+
+TEST_F(Runs, AFinishedRunStartedAgainRepeatsNoRow) {
+  const auto file = run_file(
+      "a", fmt::format("[[data.validation]]\npath = \"{}/data/held_out.jsonl\"", made.string()));
+  train(file, "--set train.validate_every=3 --set train.steps=3");
+  const auto before = read_file(folder_ / "a/metrics.jsonl");
+  train(file, "--set train.validate_every=3 --set train.steps=3");
+  EXPECT_EQ(read_file(folder_ / "a/metrics.jsonl"), before);
+}
+
 TEST_F(Runs, FrozenPartsStayByteForByte) {
   const auto base = folder_with_weights();
   train(run_file("frozen", "", "precision = \"bf16\"\nfreeze = [\"vision\", \"projector\"]"),
@@ -408,6 +439,27 @@ TEST_F(Runs, FullDiskLeavesTheLastCheckpoint) {
   EXPECT_EQ(read_file(folder_ / "full/checkpoints/latest"), kept);
   train(file);
   EXPECT_EQ(losses(rows("full")).size(), 6u);
+}
+
+TEST_F(Runs, ExamplesFitTheModelsTheyName) {
+  // A folder as the hub's, but for the weights and with a small tokenizer.
+  int found = 0;
+  for (const auto& entry : fs::directory_iterator(TRIPTYCH_SOURCE_DIR "/examples/qwen2_5_vl")) {
+    if (entry.path().extension() != ".toml") continue;
+    const auto name = entry.path().stem().string();
+    const auto model = folder_ / name;
+    fs::copy(made / "model", model);
+    const auto preset = qwen2_5_vl::preset("qwen2_5_vl_" + name.substr(0, name.find('_')));
+    write_file_atomically(model / "config.json", dump_json(qwen2_5_vl::make_config(preset)));
+    const auto outcome =
+        run(fmt::format("train {} --dry-run --set model.path={} --set model.weights=random "
+                        "--set data.train.0.path={}/data/train.jsonl",
+                        entry.path().string(), model.string(), made.string()));
+    EXPECT_EQ(outcome.status, 0) << name << "\n" << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr("trained; 200 samples to train on")) << name;
+    ++found;
+  }
+  EXPECT_EQ(found, 12);
 }
 
 TEST_F(Runs, PreviewShowsLabelsAndGrids) {
