@@ -1,0 +1,121 @@
+// Every parallel technique and the combinations of them against one process, on a tiny Qwen2.5-VL
+// with packed mixed samples. A new technique is a row.
+
+#include "equality.h"
+
+#include <gmock/gmock.h>
+
+#include <cstdio>
+#include <sstream>
+
+#include "base/format.h"
+#include "ranks.h"
+
+namespace triptych {
+
+static void PrintTo(const EqualityRow& row, std::ostream* out) { *out << row.name; }
+
+namespace {
+
+/// Options in one string, for short rows.
+std::vector<std::string> set(const std::string& words) {
+  std::vector<std::string> result;
+  std::istringstream in(words);
+  for (std::string word; in >> word;) result.push_back(word);
+  return result;
+}
+
+const std::string kSp = "parallel.tensor=2 parallel.sequence=true ";
+const std::string kTp4Sp = "parallel.tensor=4 parallel.sequence=true ";
+const std::string kLora =
+    R"(model.lora.rank=4 model.lora.alpha=8 model.lora.dropout=0.2 )"
+    R"(model.lora.targets=["q_proj","k_proj","v_proj","o_proj","up_proj","down_proj","qkv"] )";
+
+const std::vector<EqualityRow>& rows() {
+  static const std::vector<EqualityRow> all = {
+      {"data 2", 2, {}},
+      {"data 2, zero 0", 2, set("parallel.zero=0")},
+      {"tensor 2", 2, set("parallel.tensor=2")},
+      {"tensor 2, sequence", 2, set(kSp)},
+      {"tensor 2, sequence, tied", 2, set(kSp + "tiny.tied=true")},
+      {"tensor 2, lora", 2, set("parallel.tensor=2 " + kLora)},
+      {"tensor 2, sequence, lora", 2, set(kSp + kLora)},
+      {"tensor 2, sequence, frozen vision", 2, set(kSp + R"(model.freeze=["vision","projector"])")},
+      {"tensor 2, sequence, recompute", 2, set(kSp + "recompute.policy=full")},
+      {"tensor 4, sequence", 4, set(kTp4Sp)},  // two ranks a key/value head
+      {"tensor 4, lora", 4, set("parallel.tensor=4 " + kLora)},
+      {"tensor 2, data 2, one key/value head", 4, set("parallel.tensor=2 tiny.key_value_heads=1")},
+      {"tensor 2, sequence, data 2, zero 0", 4, set(kSp + "parallel.zero=0")},
+      {"tensor 2, sequence, data 2, other order", 4,
+       set(kSp + R"(parallel.order=["data","tensor","context","pipeline"])")},
+  };
+  return all;
+}
+
+class Equality : public testing::TestWithParam<EqualityRow> {
+ protected:
+  static void SetUpTestSuite() {
+    std::printf(
+        "| layout | ranks | loss | norm | gradient | bf16 | one bf16 process |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n");
+  }
+};
+
+TEST_P(Equality, TrainsWhatOneProcessTrains) {
+  const auto& row = GetParam();
+  const auto& exact = train_alone(row, false);
+  const auto error = compare(train_row(row, false), exact);
+
+  // bf16: against the fp32 run of one process, no layout may be further off than 1.5 times the bf16
+  // run of one process. Over all gradients: in a single small one, chance decides by more.
+  const auto one = compare(train_alone(row, true), exact);
+  const auto bf16 = compare(train_row(row, true), exact);
+
+  std::printf("| %s | %d | %.1e | %.1e | %.1e | %.2e | %.2e |\n", row.name.c_str(), row.processes,
+              error.loss, error.norm, error.gradient, bf16.all_gradients, one.all_gradients);
+  EXPECT_LE(error.loss, row.tolerance);
+  EXPECT_LE(error.norm, row.tolerance);
+  EXPECT_LE(error.gradient, row.tolerance) << error.worst;
+  EXPECT_LE(bf16.all_gradients, 1.5 * one.all_gradients);
+  EXPECT_LE(bf16.loss, 0.02);
+}
+
+INSTANTIATE_TEST_SUITE_P(Rows, Equality, testing::ValuesIn(rows()), [](const auto& info) {
+  std::string name;
+  for (const char c : info.param.name)
+    if (std::isalnum(static_cast<unsigned char>(c)) != 0) name += c;
+  return name;
+});
+
+// What the comparison is worth: each of these is a mistake that people have made.
+class Mistakes : public testing::TestWithParam<EqualityRow> {};
+
+TEST_P(Mistakes, AreFound) {
+  const auto& row = GetParam();
+  std::string found;
+  try {
+    const auto error = compare(train_row(row, false), train_alone(row, false));
+    if (error.loss > 1e-3 || error.norm > 1e-3 || error.gradient > 1e-3) found = "another result";
+  } catch (const std::exception& difference) {
+    found = difference.what();
+  }
+  EXPECT_THAT(found, testing::AnyOf(testing::Eq("another result"),
+                                    testing::HasSubstr("has another gradient"),
+                                    testing::HasSubstr("reports another loss")));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Rows, Mistakes,
+    testing::Values(EqualityRow{"tensor 2, sequence", 2, set(kSp), 0, "no sums"},
+                    EqualityRow{"tensor 2, lora", 2, set("parallel.tensor=2 " + kLora), 0,
+                                "no sums"},
+                    EqualityRow{"tensor 4, sequence", 4, set(kTp4Sp), 0, "no copies' sums"},
+                    EqualityRow{"tensor 2", 2, set("parallel.tensor=2"), 0, "counted twice"}));
+
+}  // namespace
+}  // namespace triptych
+
+int main(int argc, char** argv) {
+  triptych::testing_ranks::add_scenario("equality", triptych::equality_rank);
+  return triptych::testing_ranks::run_main(argc, argv);
+}
