@@ -54,7 +54,9 @@ int run_train(const Arguments& arguments) {
   if (arguments.has("--options"))
     return print_run_options(arguments.has("--json"), arguments.has("--markdown"));
   const auto run = read_run(arguments);
+  const int64_t processes = arguments.integer("--nproc", 1, 1);
   if (arguments.has("--dry-run")) {
+    if (arguments.has("--nproc")) check_layout(run.options, processes);
     const auto found = check_run(run);
     print(arguments.has("--origin") ? options_origin_text(refer(run.options), run.origins)
                                     : options_toml(refer(run.options)));
@@ -62,7 +64,6 @@ int run_train(const Arguments& arguments) {
     return 0;
   }
   const auto environment = read_launch_environment();
-  const int64_t processes = arguments.integer("--nproc", 1, 1);
   const bool starts_workers = processes > 1 || run.options.launch.max_restarts > 0;
   if (environment.own_launcher || !starts_workers)
     return train_here(environment, run, arguments.has("--overwrite"));
@@ -88,7 +89,9 @@ Command train_command() {
        "start N processes on this machine; under torchrun, srun or mpirun leave it"},
       {"--set", "KEY=VALUE", "override an option, e.g. train.steps=100", true},
       {"--overwrite", "", "delete the run that is in the output folder and start anew"},
-      {"--dry-run", "", "check files, data and model, print the resolved options, train nothing"},
+      {"--dry-run", "",
+       "check files, data, model and, with --nproc, the layout; print the resolved options, train "
+       "nothing"},
       {"--origin", "", "with --dry-run: where each option's value came from"},
       {"--options", "", "every option with type, default, range and meaning"},
       {"--json", "", "with --options: as JSON schema"},

@@ -22,10 +22,9 @@ ParameterPtr make_parameter(const ParameterSpec& spec, const ModelGroups& groups
     auto& size = shape[static_cast<size_t>(split->dim)];
     const int64_t units = size / split->sections / split->unit;
     parameter->held = held_ranges(*split, size, ranks, rank);
-    parameter->copies = std::max<int64_t>(1, ranks / std::max<int64_t>(1, units));
+    parameter->copies = units < ranks ? ranks / units : 1;
     size = 0;
     for (const auto& range : parameter->held) size += range.length;
-    if (units >= ranks) parameter->copies = 1;
     parameter->first_copy = rank % parameter->copies == 0;
   } else {
     parameter->first_copy = rank == 0;

@@ -233,13 +233,23 @@ TEST_F(Runs, TwoProcessesComputeWhatOneDoes) {
 TEST_F(Runs, TensorRanksComputeWhatOneProcessDoes) {
   const auto model = model_with_even_heads();
   const std::string fp32 = "weights = \"random\"\nprecision = \"fp32\"";
-  const auto layout = " --set model.path=" + model.string();
+  const auto layout = fmt::format(
+      " --set model.path={} --set data.validation.0.path={}/data/held_out.jsonl"
+      " --set train.validate_every=6",
+      model.string(), made.string());
   const auto split = layout + " --nproc 2 --set parallel.tensor=2 --set parallel.sequence=true";
   train(run_file("one", "", fp32), layout);
   train(run_file("two", "", fp32), split);
   const auto one = losses(rows("one")), two = losses(rows("two"));
   ASSERT_EQ(one.size(), two.size());
   for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], two[i], 1e-5) << "step " << i + 1;
+  const auto validation = [&](const std::string& name) {
+    double loss = 0;
+    for (const auto& row : rows(name)) loss = row.value("validation_loss", loss);
+    return loss;
+  };
+  EXPECT_GT(validation("one"), 0);
+  EXPECT_NEAR(validation("one"), validation("two"), 1e-5);
   const auto whole = tensors_of(folder_ / "one/final/model.safetensors"),
              gathered = tensors_of(folder_ / "two/final/model.safetensors");
   ASSERT_EQ(whole.size(), gathered.size());
