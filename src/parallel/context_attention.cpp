@@ -1,13 +1,30 @@
 #include "parallel/context_attention.h"
 
+#include <ATen/ops/constant_pad_nd.h>
+
 #include <span>
 
+#include "base/error.h"
 #include "parallel/head_exchange.h"
 #include "parallel/ring_attention.h"
+#include "parallel/sequence_split.h"
 
 namespace triptych {
 
 namespace {
+
+/// `attend` on the first `tokens` of q, k and v; zeros for padding behind them.
+template <class Attend>
+at::Tensor without_padding(const at::Tensor& q_THK, const at::Tensor& k_TGK,
+                           const at::Tensor& v_TGK, int64_t tokens, const Attend& attend) {
+  const int64_t padding = q_THK.size(0) - tokens;
+  require(padding >= 0, "context attention: ", q_THK.sizes(), " must hold at least ", tokens,
+          " tokens");
+  if (padding == 0) return attend(q_THK, k_TGK, v_TGK);
+  const auto out =
+      attend(q_THK.narrow(0, 0, tokens), k_TGK.narrow(0, 0, tokens), v_TGK.narrow(0, 0, tokens));
+  return at::constant_pad_nd(out, {0, 0, 0, 0, 0, padding});
+}
 
 /// `attend` on this rank's heads of all the group's tokens.
 template <class Attend>
@@ -27,27 +44,35 @@ std::span<const int64_t> values(const at::Tensor& host) {
 
 at::Tensor context_attention(const at::Tensor& q_THK, const at::Tensor& k_TGK,
                              const at::Tensor& v_TGK, const at::Tensor& cu_seqlens,
-                             const ContextGroups& groups, const AttentionOptions& options) {
-  if (groups.size() == 1) return varlen_attention(q_THK, k_TGK, v_TGK, cu_seqlens, options);
-  const int64_t R = ContextGroups::size(groups.ring), U = ContextGroups::size(groups.ulysses);
-  const SequenceSplit split(values(cu_seqlens), R, U, options.causal);
+                             const ModelGroups& groups, const AttentionOptions& options) {
+  if (groups.context_size() == 1) return varlen_attention(q_THK, k_TGK, v_TGK, cu_seqlens, options);
+  auto &ring = *groups.ring, &ulysses = *groups.ulysses;
+  const SequenceSplit split(values(cu_seqlens), ring.size(), ulysses.size(), options.causal);
   const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-    return R == 1 ? varlen_attention(q, k, v, cu_seqlens, options)
-                  : ring_attention(q, k, v, split, *groups.ring, options);
+    return ring.size() == 1 ? varlen_attention(q, k, v, cu_seqlens, options)
+                            : ring_attention(q, k, v, split, ring, options);
   };
-  if (U == 1) return attend(q_THK, k_TGK, v_TGK);
-  const auto sizes = split.piece_sizes(ContextGroups::rank(groups.ring));
-  return with_own_heads(q_THK, k_TGK, v_TGK, sizes, *groups.ulysses, attend);
+  const auto with_heads = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    return ulysses.size() == 1
+               ? attend(q, k, v)
+               : with_own_heads(q, k, v, split.piece_sizes(ring.rank()), ulysses, attend);
+  };
+  return without_padding(q_THK, k_TGK, v_TGK, split.tokens(ring.rank(), ulysses.rank()),
+                         with_heads);
 }
 
 at::Tensor ulysses_attention(const at::Tensor& q_THK, const at::Tensor& k_TGK,
                              const at::Tensor& v_TGK, const at::Tensor& cu_seqlens,
                              const std::vector<int64_t>& tokens, Group& group,
                              const AttentionOptions& options) {
-  return with_own_heads(q_THK, k_TGK, v_TGK, tokens, group,
-                        [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-                          return varlen_attention(q, k, v, cu_seqlens, options);
-                        });
+  const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    return varlen_attention(q, k, v, cu_seqlens, options);
+  };
+  const auto with_heads = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    return with_own_heads(q, k, v, tokens, group, attend);
+  };
+  return without_padding(q_THK, k_TGK, v_TGK, tokens[static_cast<size_t>(group.rank())],
+                         with_heads);
 }
 
 }  // namespace triptych

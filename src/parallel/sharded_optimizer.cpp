@@ -27,6 +27,7 @@ struct Trained {
   ParameterPtr parameter;
   double weight_decay = 0;
   bool counted = true;    ///< in the norm; false for a copy that another tensor rank counts
+  bool summed = false;    ///< over the tensor ranks, after the last backward
   int64_t steps = 0;      ///< updates of this parameter
   bool has_main = false;  ///< `main` holds a gradient of this step
   bool in_step = false;   ///< some rank has a gradient of this step
@@ -52,7 +53,8 @@ struct Bucket {
   std::vector<size_t> trained;
   std::vector<Piece> pieces;
   int64_t shard_begin = 0, shard_size = 0;
-  int64_t ready = 0;  ///< parameters whose gradient is complete in the last micro-batch
+  bool summed = false;  ///< as its parameters: launched after their sums over the tensor ranks
+  int64_t ready = 0;    ///< parameters whose gradient is complete in the last micro-batch
   bool launched = false;
   Pending reduction, gathering;
 };
@@ -108,6 +110,7 @@ struct ShardedOptimizer::Impl {
   void add_to_main(Trained& t, const at::Tensor& gradient);
   void launch(Bucket& bucket);
   void launch_ready_buckets();
+  void sum_over_tensor_ranks();
   void finish_reductions();
   void agree_on_gradients();
   bool has_gradient(const Trained& t) const {
@@ -136,10 +139,10 @@ void ShardedOptimizer::Impl::take(const ParameterList& parameters) {
     if (!p->value.is_contiguous()) p->value.set_data(p->value.detach().contiguous());
     p->value.set_requires_grad(true);
     const bool decays = adamw.decay_all || p->full_shape.size() >= 2;
-    const bool split = p->placement.split && p->placement.split->axis == Axis::kTensor;
     Trained t{.parameter = p};
     t.weight_decay = decays ? adamw.weight_decay : 0;
-    t.counted = split || groups.coordinates[MeshDim::kTensor] == 0;
+    t.counted = p->first_copy;
+    t.summed = p->placement.sum_over_tensor || p->copies > 1;
     require(by_name.emplace(p->name, trained.size()).second,
             "optimizer: two parameters are called '", p->name, "'");
     trained.push_back(std::move(t));
@@ -152,16 +155,21 @@ void ShardedOptimizer::Impl::make_buckets() {
   if (limit <= 0) limit = std::max<int64_t>(40'000'000, 1'000'000 * ranks);
   if (!flat) limit = std::numeric_limits<int64_t>::max();  // one bucket a dtype: only its states
 
-  std::vector<at::ScalarType> dtypes;
+  // Those that wait for the tensor ranks come last: buckets are launched in order.
+  std::vector<std::pair<bool, at::ScalarType>> kinds;
+  const auto kind_of = [](const Trained& t) {
+    return std::pair(t.summed, t.value().scalar_type());
+  };
   for (const auto& t : trained) {
-    const auto dtype = t.value().scalar_type();
-    if (std::find(dtypes.begin(), dtypes.end(), dtype) == dtypes.end()) dtypes.push_back(dtype);
+    if (std::find(kinds.begin(), kinds.end(), kind_of(t)) == kinds.end())
+      kinds.push_back(kind_of(t));
   }
-  for (const auto dtype : dtypes) {
+  std::stable_partition(kinds.begin(), kinds.end(), [](const auto& kind) { return !kind.first; });
+  for (const auto& kind : kinds) {
     std::vector<size_t> members;
     std::vector<int64_t> lengths;
     for (size_t i = 0; i < trained.size(); ++i) {
-      if (trained[i].value().scalar_type() != dtype) continue;
+      if (kind_of(trained[i]) != kind) continue;
       members.push_back(i);
       lengths.push_back(trained[i].value().numel());
     }
@@ -181,6 +189,7 @@ void ShardedOptimizer::Impl::make_bucket(const FlatLayout::Bucket& layout,
   const auto& first = trained[members[layout.slots.front().parameter]].value();
   const auto device = first.device();
   const bool split_master = first.scalar_type() == at::kBFloat16;
+  bucket.summed = trained[members[layout.slots.front().parameter]].summed;
   if (flat) {
     bucket.weights = at::zeros({layout.elements}, first.options().requires_grad(false));
     bucket.gradients = at::zeros({layout.elements}, at::TensorOptions(device).dtype(at::kFloat));
@@ -278,9 +287,51 @@ void ShardedOptimizer::Impl::launch(Bucket& bucket) {
 }
 
 void ShardedOptimizer::Impl::launch_ready_buckets() {
-  while (next_bucket < buckets.size() &&
+  while (next_bucket < buckets.size() && !buckets[next_bucket].summed &&
          buckets[next_bucket].ready == static_cast<int64_t>(buckets[next_bucket].trained.size())) {
     launch(buckets[next_bucket++]);
+  }
+}
+
+/// One exchange for all: each gradient has a place in a flat fp32 tensor, key/value heads that
+/// several ranks hold one place for each part of the whole.
+void ShardedOptimizer::Impl::sum_over_tensor_ranks() {
+  const at::NoGradGuard no_grad;
+  auto* group = groups.tensor;
+  if (group == nullptr || group->size() == 1) return;
+  struct Place {
+    Trained* trained;
+    int64_t begin;
+  };
+  std::vector<Place> places;
+  int64_t elements = 0;
+  for (auto& t : trained) {
+    if (!t.summed) continue;
+    const int64_t parts = t.parameter->copies == 1 ? 1 : group->size() / t.parameter->copies;
+    const int64_t own = parts == 1 ? 0 : group->rank() / t.parameter->copies;
+    places.push_back({&t, elements + own * t.value().numel()});
+    elements += parts * t.value().numel();
+  }
+  if (places.empty()) return;
+  const auto device = trained.front().value().device();
+  const auto sums = at::zeros({elements}, at::TensorOptions(device).dtype(at::kFloat));
+  const auto place_of = [&](const Place& place) {
+    return sums.narrow(0, place.begin, place.trained->value().numel())
+        .view(place.trained->value().sizes());
+  };
+  for (const auto& place : places) {
+    if (has_gradient(*place.trained)) place_of(place).copy_(sum(*place.trained));
+  }
+  group->all_reduce(sums, ReduceOp::kSum, "gradients of what all tensor ranks hold");
+  for (const auto& place : places) {
+    auto& t = *place.trained;
+    if (!has_gradient(t)) continue;  // then on no tensor rank: all see the same samples
+    if (flat) {
+      t.main.copy_(place_of(place));
+    } else {
+      t.main = place_of(place);
+    }
+    t.has_main = true;
   }
 }
 
@@ -319,7 +370,7 @@ void ShardedOptimizer::Impl::clear_gradients() {
   sum_of_squares = -1;
 }
 
-/// The gradient of one parameter where it lies: dense, or the values of its rows. One rank only.
+/// The gradient of one parameter where it lies: dense, or the values of its rows.
 at::Tensor ShardedOptimizer::Impl::sum(const Trained& t) const {
   if (t.has_main) return t.main;
   const auto& grad = t.value().grad();
@@ -450,6 +501,7 @@ void ShardedOptimizer::finish_micro_batch() {
   self.counts_known = true;
   ++self.micro_batches_done;
   if (!self.complete()) return;
+  self.sum_over_tensor_ranks();
   if (self.flat) self.finish_reductions();
   self.agree_on_gradients();
 }
@@ -544,7 +596,8 @@ std::vector<StateRange> ShardedOptimizer::ranges() const {
   std::vector<StateRange> ranges;
   for (const auto& bucket : self.buckets) {
     for (const auto& piece : bucket.pieces) {
-      ranges.push_back({self.trained[piece.trained].name(), piece.begin, piece.end, writer});
+      const auto& t = self.trained[piece.trained];
+      ranges.push_back({t.name(), piece.begin, piece.end, writer && t.parameter->first_copy});
     }
   }
   return ranges;
@@ -618,6 +671,7 @@ at::Tensor ShardedOptimizer::gradient(const StateRange& range) const {
 OptimizerGroups optimizer_groups(ProcessContext& process, int64_t zero) {
   return {.gradients = &process.group(kGradientGroup),
           .norm = &process.group(zero == 0 ? kModelGroup : kWorldGroup),
+          .tensor = &process.group(kTensorGroup),
           .coordinates = process.coordinates()};
 }
 

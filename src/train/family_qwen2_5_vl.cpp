@@ -6,6 +6,8 @@
 #include "base/error.h"
 #include "models/qwen2_5_vl/fields.h"
 #include "models/qwen2_5_vl/model.h"
+#include "parallel/layout_rules.h"
+#include "parallel/options.h"
 #include "train/family.h"
 
 namespace triptych {
@@ -37,6 +39,7 @@ qwen::FlowSettings to_settings(const FlowRequest& request) {
                               .all_logits = request.all_logits,
                               .last_logits = request.last_logits};
   if (request.dropout) settings.dropout = {.seed = request.seed, .step = request.step};
+  settings.groups = request.groups;
   return settings;
 }
 
@@ -45,7 +48,27 @@ class Qwen2_5_VL : public Family {
   explicit Qwen2_5_VL(qwen::Options options) : options_(std::move(options)) {}
 
   std::string name() const override { return "qwen2_5_vl"; }
-  Model build(at::ScalarType dtype) const override { return qwen::build(options_, dtype); }
+  Model build(at::ScalarType dtype, const ModelGroups& groups) const override {
+    return qwen::build(options_, dtype, groups);
+  }
+
+  int64_t query_heads() const override { return options_.text.num_attention_heads; }
+
+  void validate_layout(const ParallelOptions& parallel, Problems& problems) const override {
+    const auto& v = options_.vision;
+    const auto& t = options_.text;
+    validate_tensor({.name = "vision",
+                     .heads = v.num_heads,
+                     .key_value_heads = v.num_heads,
+                     .mlp = v.intermediate_size},
+                    parallel.tensor, problems);
+    const LayerSizes text{.name = "text",
+                          .heads = t.num_attention_heads,
+                          .key_value_heads = t.num_key_value_heads,
+                          .mlp = t.intermediate_size};
+    validate_tensor(text, parallel.tensor, problems);
+    validate_context(text, parallel, problems);
+  }
 
   Flow make_flow(const MicroBatch& batch, std::span<const double> weights,
                  const FlowRequest& request) const override {

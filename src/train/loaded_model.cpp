@@ -65,12 +65,34 @@ HubLayout writable_layout(const LoadedModel& loaded, const HubFolder& folder) {
   return all ? folder.layout() : make_layout(std::move(kept));
 }
 
+/// What this rank holds of a stored tensor, into `destination` of the held shape.
+void read_part_into(const HubFolder& folder, const std::string& stored, const Parameter& parameter,
+                    const at::Tensor& destination) {
+  if (parameter.held.empty()) return folder.read_into(stored, destination);
+  const int64_t dim = parameter.placement.split->dim;
+  int64_t at = 0;
+  for (const auto& range : parameter.held) {
+    folder.read_into(stored, destination.narrow(dim, at, range.length),
+                     TensorSlice{.dim = dim, .start = range.start, .length = range.length});
+    at += range.length;
+  }
+}
+
+at::Tensor read_part(const HubFolder& folder, const std::string& stored, const Parameter& parameter,
+                     at::Device device) {
+  const auto dtype = parameter.value.scalar_type();
+  if (parameter.held.empty()) return folder.read(stored, dtype).to(device);
+  const auto part = at::empty(parameter.value.sizes(), dtype);
+  read_part_into(folder, stored, parameter, part);
+  return part.to(device);
+}
+
 void check_tied_copy(const LoadedModel& loaded, const HubFolder& folder) {
   for (const auto& name : folder.names()) {
     if (loaded.family->canonical_name(name) != "lm_head.weight") continue;
     if (loaded.find(name) != nullptr) return;
-    const auto& embedding = loaded.model.parameter("model.embed_tokens.weight").value;
-    if (!folder.read(name, embedding.scalar_type()).equal(embedding.cpu())) {
+    const auto& embedding = loaded.model.parameter("model.embed_tokens.weight");
+    if (!read_part(folder, name, embedding, at::kCPU).equal(embedding.value.cpu())) {
       log_warning("{}: '{}' differs from the embedding it is tied to and is not used",
                   folder.path().string(), name);
     }
@@ -84,11 +106,10 @@ void read_weights(LoadedModel& loaded, const HubFolder& folder, at::Device devic
     if (it == parameters.end()) continue;
     auto& parameter = *it->second;
     if (parameter.value.is_meta()) {
-      parameter.value = folder.read(name, parameter.value.scalar_type())
-                            .to(device)
-                            .set_requires_grad(parameter.trained);
+      parameter.value =
+          read_part(folder, name, parameter, device).set_requires_grad(parameter.trained);
     } else {
-      folder.read_into(name, parameter.value.detach());
+      read_part_into(folder, name, parameter, parameter.value.detach());
     }
   }
 }
@@ -140,12 +161,14 @@ void read_adapter(LoadedModel& loaded, const Adapter& adapter,
     require(tensor.sizes() == at::IntArrayRef(parameter.full_shape), folder.string(), ": tensor '",
             stored, "' is ", tensor.sizes(), ", the model expects ",
             at::IntArrayRef(parameter.full_shape));
+    const auto part = part_of(parameter, tensor);
     if (parameter.value.is_meta()) {
       parameter.value =
-          tensor.to(parameter.value.scalar_type(), /*non_blocking=*/false, /*copy=*/true)
+          part.contiguous()
+              .to(parameter.value.scalar_type(), /*non_blocking=*/false, /*copy=*/true)
               .set_requires_grad(parameter.trained);
     } else {
-      parameter.value.detach().copy_(tensor);
+      parameter.value.detach().copy_(part);
     }
     used += parameter.name.find(".lora_") != std::string::npos;
   }
@@ -172,7 +195,16 @@ Json read_config(const ModelRequest& request) {
   return read_json(file);
 }
 
+std::unique_ptr<Family> family_of(const Json& config, const ModelRequest& request) {
+  return make_family(config, (request.folder / "config.json").string(), request.preset,
+                     request.video_position_rule);
+}
+
 }  // namespace
+
+std::unique_ptr<Family> read_family(const ModelRequest& request) {
+  return family_of(read_config(request), request);
+}
 
 const Parameter* LoadedModel::find(std::string_view stored) const {
   const auto canonical = family->canonical_name(stored);
@@ -216,10 +248,10 @@ LoadedModel load_model(const ModelRequest& request) {
   LoadedModel loaded;
   loaded.folder = request.folder;
   loaded.config = read_config(request);
-  loaded.family = make_family(loaded.config, (request.folder / "config.json").string(),
-                              request.preset, request.video_position_rule);
+  loaded.family = family_of(loaded.config, request);
   if (loaded.config.is_null()) loaded.config = loaded.family->config();
-  loaded.model = loaded.family->build(request.dtype);
+  loaded.groups = request.groups;
+  loaded.model = loaded.family->build(request.dtype, request.groups);
 
   if (!request.random_weights) {
     loaded.source = HubFolder::open(request.folder);
@@ -274,7 +306,7 @@ TensorProvider weight_provider(const LoadedModel& loaded) {
     // A frozen tensor goes out as it came in, also when it is computed with in another precision.
     if (!parameter->trained && loaded.source && loaded.source->contains(stored))
       return loaded.source->view(stored);
-    return parameter->value.detach();
+    return gather_whole(*parameter, parameter->value.detach(), loaded.groups.tensor);
   };
 }
 
@@ -283,8 +315,11 @@ std::vector<std::pair<std::string, at::Tensor>> adapter_tensors(const LoadedMode
   for (const auto* linear : loaded.model.linears) {
     if (!linear->lora) continue;
     const auto module = loaded.family->module_path(linear->path());
-    tensors.emplace_back(module + ".lora_A.weight", linear->lora->a_RI->value.detach());
-    tensors.emplace_back(module + ".lora_B.weight", linear->lora->b_OR->value.detach());
+    const auto whole = [&](const Parameter& p) {
+      return gather_whole(p, p.value.detach(), loaded.groups.tensor);
+    };
+    tensors.emplace_back(module + ".lora_A.weight", whole(*linear->lora->a_RI));
+    tensors.emplace_back(module + ".lora_B.weight", whole(*linear->lora->b_OR));
   }
   return tensors;
 }
@@ -296,13 +331,18 @@ std::vector<SideFile> model_side_files(const LoadedModel& loaded) {
   return files;
 }
 
-void save_model(const LoadedModel& loaded, const std::filesystem::path& folder) {
+void save_model(const LoadedModel& loaded, const std::filesystem::path& folder, bool writes) {
   if (loaded.lora) {
     Adapter adapter{.config = *loaded.lora};
     if (!loaded.folder.empty())
       adapter.config.base_model = std::filesystem::absolute(loaded.folder).string();
     for (auto& [name, tensor] : adapter_tensors(loaded)) adapter.tensors.emplace(name, tensor);
-    save_adapter(folder, adapter);
+    if (writes) save_adapter(folder, adapter);
+    return;
+  }
+  if (!writes) {  // takes part in gathering what the writing rank asks for
+    const auto provider = weight_provider(loaded);
+    for (const auto& name : loaded.layout.names()) provider(name);
     return;
   }
   save_hub_folder(folder, loaded.layout, weight_provider(loaded), model_side_files(loaded),

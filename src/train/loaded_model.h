@@ -26,6 +26,7 @@ struct ModelRequest {
   at::Device device = at::kCPU;
   std::string video_position_rule = "max_hw";
   uint64_t seed = 0;
+  ModelGroups groups;                 ///< must outlive the model
   std::vector<std::string> freeze;    ///< parts, or glob patterns on hub names
   std::optional<AdapterConfig> lora;  ///< fresh adapters
   std::filesystem::path adapter;      ///< adapters from a peft folder
@@ -38,6 +39,7 @@ struct LoadedModel {
   std::filesystem::path folder;
   Json config;  ///< as read; unknown keys and all
   std::unique_ptr<Family> family;
+  ModelGroups groups;
   Model model;
   std::optional<AdapterConfig> lora;
   std::optional<HubFolder> source;  ///< the folder's weights; not for random ones
@@ -53,6 +55,10 @@ struct LoadedModel {
   int64_t num_trained() const;
 };
 
+/// The family and sizes that a request names; reads config.json at most.
+/// @throws Error, UsageError, DataError
+std::unique_ptr<Family> read_family(const ModelRequest& request);
+
 /// What to compute in: fp32 when the folder's weights are fp32, else bf16.
 at::ScalarType compute_type_of(const std::filesystem::path& folder);
 
@@ -64,13 +70,15 @@ LoadedModel load_model(const ModelRequest& request);
 /// a checkpoint's `weights/`.
 void load_weights(LoadedModel& loaded, const std::filesystem::path& weights);
 
-/// Writes the model as a hub folder, or, with adapters, as a peft folder.
-void save_model(const LoadedModel& loaded, const std::filesystem::path& folder);
+/// Writes the model as a hub folder, or, with adapters, as a peft folder; the same whatever the
+/// layout. All ranks that hold parts of the model call it at the same time.
+/// @param writes  true on one of them.
+void save_model(const LoadedModel& loaded, const std::filesystem::path& folder, bool writes = true);
 
-/// Provider and layout of what a checkpoint keeps: base weights when they are trained, else
-/// adapters.
+/// Whole tensors by stored name, gathered from the tensor ranks: these must ask for the same names
+/// in the same order.
 TensorProvider weight_provider(const LoadedModel& loaded);
-/// Adapters' tensors by the name that peft stores.
+/// Adapters' tensors by the name that peft stores, gathered from the tensor ranks.
 std::vector<std::pair<std::string, at::Tensor>> adapter_tensors(const LoadedModel& loaded);
 
 /// Adds every adapter into its base weight (W += scale * B A, in fp32, rounded once) and removes

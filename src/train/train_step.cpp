@@ -25,7 +25,8 @@ FlowRequest TrainStep::flow_request(int64_t step) const {
           .dtype = settings_.dtype,
           .dropout = loaded_.lora && loaded_.lora->dropout > 0,
           .seed = settings_.seed,
-          .step = static_cast<uint64_t>(step)};
+          .step = static_cast<uint64_t>(step),
+          .groups = loaded_.groups};
 }
 
 StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t step,
@@ -72,6 +73,9 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
     optimizer_.finish_micro_batch();
   }
   const auto losses = at::tensor({loss}, at::kDouble).to(settings_.device);
+  // Ranks of one context group counted the same labels, but each found the loss of its own tokens.
+  if (loaded_.groups.context_size() > 1)
+    loaded_.groups.context->all_reduce(losses, ReduceOp::kSum, "loss");
   data_.all_reduce(losses, ReduceOp::kSum, "loss");
 
   StepReport report{.loss = losses.item<double>(),
@@ -111,7 +115,9 @@ std::string TrainStep::nonfinite_layer(const MicroBatch& batch, int64_t step) co
 std::string TrainStep::find_nonfinite(std::span<const MicroBatch> micro_batches, int64_t step) {
   std::string found;
   for (const auto& batch : micro_batches) {
-    if (found.empty()) found = nonfinite_layer(batch, step);
+    // also after the first find: other ranks of this model take part in every layer
+    const auto here = nonfinite_layer(batch, step);
+    if (found.empty()) found = here;
   }
   // Every rank takes part in the sums of gradients, also one that has found its culprit.
   optimizer_.begin_step(static_cast<int64_t>(micro_batches.size()));
@@ -137,8 +143,8 @@ LossSum evaluate_loss(const LoadedModel& loaded, const MicroBatch& batch,
   LossSum sum;
   for (const auto n : label_counts(batch)) sum.tokens += static_cast<double>(n);
   if (sum.tokens == 0) return sum;
-  auto flow =
-      loaded.family->make_flow(batch, {}, {.device = settings.device, .dtype = settings.dtype});
+  auto flow = loaded.family->make_flow(
+      batch, {}, {.device = settings.device, .dtype = settings.dtype, .groups = loaded.groups});
   run_layers(loaded.model, flow);
   sum.loss = flow.at(loaded.family->loss_field()).item<double>();
   return sum;

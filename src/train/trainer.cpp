@@ -16,6 +16,7 @@
 #include "train/matrix_peak.h"
 #include "train/run_checkpoint.h"
 #include "train/run_folder.h"
+#include "train/run_layout.h"
 #include "train/run_log.h"
 #include "train/run_setup.h"
 
@@ -87,9 +88,10 @@ class Trainer {
   size_t reported_samples_ = 0;
 };
 
-LoadedModel load(const RunOptions& options, at::Device device) {
+LoadedModel load(ProcessContext& process, const RunOptions& options, at::Device device) {
   auto request = model_request(options);
   request.device = device;
+  request.groups = model_groups(process, options.parallel);
   return load_model(request);
 }
 
@@ -129,7 +131,7 @@ Trainer::Trainer(ProcessContext& process, const ResolvedRun& run,
               static_cast<uint64_t>(options_.seed), layout(options_.train.global_batch),
               state_.data),
       steps_(count_steps(options_.train, loader_)),
-      loaded_((loader_.start(), load(options_, device_))),
+      loaded_((loader_.start(), load(process, options_, device_))),
       optimizer_(loaded_.model.parameters, adamw_settings(options_.optimizer),
                  sharding_settings(options_.parallel),
                  optimizer_groups(process, options_.parallel.zero)),
@@ -261,6 +263,8 @@ void Trainer::validate() {
     }
   }
   const auto sums = at::tensor({mine.loss, mine.tokens}, at::kDouble).to(device_);
+  if (loaded_.groups.context_size() > 1)  // losses of own tokens; labels were counted by all alike
+    loaded_.groups.context->all_reduce(sums.narrow(0, 0, 1), ReduceOp::kSum, "validation");
   data_group_.all_reduce(sums, ReduceOp::kSum, "validation");
   const auto total = sums.cpu();
   const auto* sum = total.const_data_ptr<double>();
@@ -295,10 +299,8 @@ void Trainer::finish() {
   save();
   writer_.wait();
   const auto final_folder = options_.output / "final";
-  if (is_first()) {
-    log_.activity("writing final/");
-    save_model(loaded_, final_folder);
-  }
+  if (is_first()) log_.activity("writing final/");
+  if (is_first() || loaded_.groups.tensor_size() > 1) save_model(loaded_, final_folder, is_first());
   const auto skipped = loader_.skipped();
   if (skipped.bad + skipped.corrupt > 0)
     log_warning("{} samples were left out, see log.txt", skipped.bad + skipped.corrupt);
@@ -325,7 +327,7 @@ std::optional<Checkpoint> agree_on_resume(ProcessContext& process, const RunOpti
 int train(ProcessContext& process, const ResolvedRun& run, bool overwrite,
           const std::string& version) {
   const auto& options = run.options;
-  process.set_mesh(mesh_shape(options.parallel));
+  process.set_mesh(check_layout(options, process.world_size()));
   process.compare_configuration(parse_json(options_json(refer(options)), "run options"), version);
   if (options.train.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
   const auto resume = agree_on_resume(process, options, overwrite);

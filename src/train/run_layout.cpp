@@ -1,0 +1,37 @@
+#include "train/run_layout.h"
+
+#include "train/run_setup.h"
+
+namespace triptych {
+
+namespace {
+
+MeshShape mesh_of(const RunOptions& options, const Family& family) {
+  return mesh_shape(options.parallel, family.query_heads() / options.parallel.tensor);
+}
+
+}  // namespace
+
+void validate_layout(const RunOptions& options, const Family& family, int64_t world_size,
+                     Problems& problems) {
+  const auto shape = mesh_of(options, family);
+  validate(shape, world_size, problems);
+  const int64_t model_ranks = shape.tensor * shape.context * shape.pipeline;
+  if (world_size % model_ranks == 0) {
+    validate(BatchPlan{.global_batch = options.train.global_batch,
+                       .micro_batch = options.train.micro_batch,
+                       .data = world_size / model_ranks},
+             problems);
+  }
+  family.validate_layout(options.parallel, problems);
+}
+
+MeshShape check_layout(const RunOptions& options, int64_t world_size) {
+  const auto family = read_family(model_request(options));
+  Problems problems;
+  validate_layout(options, *family, world_size, problems);
+  problems.throw_if_any();
+  return mesh_of(options, *family);
+}
+
+}  // namespace triptych
