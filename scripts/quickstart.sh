@@ -8,6 +8,10 @@ build=build/release
 run=runs/quickstart
 seed=${1:-1}
 
+# Short waits at barriers: several times as fast where other programs want the cores as well, and no
+# slower where they do not (docs/decisions/0003-openmp.md).
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-3000}
+
 say() { printf '\n== %s\n' "$*"; }
 
 say "drawing pictures and questions, and a tokenizer for them"

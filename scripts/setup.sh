@@ -10,6 +10,7 @@ packages=(
   libgloo-dev libgmock-dev libgtest-dev libicu-dev libjpeg62-turbo-dev libpcre2-dev libpng-dev
   libswscale-dev libtomlplusplus-dev libwebp-dev libxxhash-dev make mold ninja-build
   nlohmann-json3-dev pkg-config python3 python3-venv zlib1g-dev)
+[ "${1:-}" != --tests ] || packages+=(clang-14 libclang-rt-14-dev)  # for the fuzz targets
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -39,4 +40,8 @@ fi
 if [ "${1:-}" = --tests ] && ! .venv/bin/python -c 'import transformers, peft, safetensors, PIL' 2>/dev/null; then
   echo "installing the reference libraries of the tests into .venv"
   .venv/bin/pip install --quiet --disable-pip-version-check -r tests/parity/requirements.txt
+fi
+if [ "${1:-}" = --tests ] && [ ! -e .venv/qwen.tiktoken ]; then
+  echo "fetching the real vocabulary of Qwen for the tests of the tokenizer"
+  .venv/bin/python tests/parity/check_tokenizer.py --fetch || echo "not reached: tests with it are left out"
 fi

@@ -69,4 +69,19 @@ void MetricsFile::truncate_after_step(int64_t step) {
   open();
 }
 
+int64_t MetricsFile::last_step_with(std::string_view key) const {
+  const std::string text = read_file(path_, kLimitBytes);
+  for (size_t end = text.size(); end > 0;) {  // whole lines, each with its end
+    const size_t before = end < 2 ? std::string::npos : text.rfind('\n', end - 2);
+    const size_t begin = before == std::string::npos ? 0 : before + 1;
+    const Json row = parse_json(std::string_view(text).substr(begin, end - begin), path_.string());
+    end = begin;
+    if (row.is_object() && row.contains(std::string(key)) && row.contains("step") &&
+        row["step"].is_number_integer()) {
+      return row["step"].get<int64_t>();
+    }
+  }
+  return -1;
+}
+
 }  // namespace triptych

@@ -26,6 +26,9 @@ class MetricsFile {
   /// The file is replaced in one piece.
   void truncate_after_step(int64_t step);
 
+  /// The "step" of the last row that has `key`; -1 when none has.
+  int64_t last_step_with(std::string_view key) const;
+
  private:
   void open();
   std::filesystem::path path_;

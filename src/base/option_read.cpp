@@ -185,11 +185,11 @@ class Reader {
     try {
       value = parse_toml_value(text);
     } catch (const UsageError&) {
-      if (!bare) {
+      // A word where a number or true or false belongs is told apart by its type further down.
+      const bool list = option.kind == Kind::kValue && option.type.kind == OptionType::Kind::kList;
+      if (!bare && (list || text_type || option.kind != Kind::kValue)) {
         problems_.add(origin_, ": ", path, "=", text, " is not a TOML value",
-                      option.kind == Kind::kValue && option.type.kind == OptionType::Kind::kList
-                          ? "; lists are written '[\"a\", \"b\"]'"
-                          : "");
+                      list ? "; lists are written '[\"a\", \"b\"]'" : "");
         return;
       }
       value.value = std::string(text);

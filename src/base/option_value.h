@@ -12,7 +12,8 @@ namespace triptych {
 /// A value as it stands in a run file, before or after it is a C++ member.
 struct OptionValue {
   using List = std::vector<OptionValue>;
-  using Table = std::vector<std::pair<std::string, OptionValue>>;
+  struct Entry;
+  using Table = std::vector<Entry>;
   struct Unset {};  ///< an optional without a value
   struct Other {};  ///< TOML dates and times, which no option takes
 
@@ -24,6 +25,12 @@ struct OptionValue {
     return std::get_if<T>(&value);
   }
   bool is_unset() const { return as<Unset>() != nullptr; }
+};
+
+/// A key of a table and what stands behind it.
+struct OptionValue::Entry {
+  std::string key;
+  OptionValue value;
 };
 
 /// The least and greatest number allowed; for lists, of every element.

@@ -271,12 +271,12 @@ std::string preview_text(const Subject& subject, RecordRef ref) {
                                  sample.tokens.size(), labels);
   for (const auto& medium : sample.media) {
     const auto& grid = medium.grid;
-    text +=
-        medium.kind == MediaKind::kImage
-            ? fmt::format("   picture: {} x {} pixels, {} x {} patches, {} tokens\n", grid.w * 14,
-                          grid.h * 14, grid.w, grid.h, grid.patches() / 4)
-            : fmt::format("   video: {} steps of {} x {} pixels, {} s each, {} tokens\n", grid.t,
-                          grid.w * 14, grid.h * 14, medium.seconds_per_grid, grid.patches() / 4);
+    text += medium.kind == MediaKind::kImage
+                ? fmt::format("   picture: {} x {} pixels, {} x {} patches, {} tokens\n",
+                              grid.w * 14, grid.h * 14, grid.w, grid.h, grid.patches() / 4)
+                : fmt::format("   video: {} steps of {} x {} pixels, {:.3g} s each, {} tokens\n",
+                              grid.t, grid.w * 14, grid.h * 14, medium.seconds_per_grid,
+                              grid.patches() / 4);
   }
   return text + marked_text(subject.processor->tokenizer(), sample) + "\n";
 }

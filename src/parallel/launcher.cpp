@@ -191,6 +191,10 @@ std::vector<std::string> worker_environment(const WorkerOptions& options, int64_
     set.push_back("OMP_NUM_THREADS=" +
                   std::to_string(threads_per_process(options.threads, options.processes)));
   }
+  // OpenMP's threads spin for milliseconds at barriers by default, and keep a sibling from running
+  // where cores are scarce (docs/decisions/0003-openmp.md).
+  if (!process_variable("OMP_WAIT_POLICY") && !process_variable("GOMP_SPINCOUNT"))
+    set.push_back("GOMP_SPINCOUNT=3000");
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const std::string_view text = *entry;
     const auto key = text.substr(0, text.find('=') + 1);

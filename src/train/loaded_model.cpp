@@ -130,12 +130,20 @@ void freeze(const Model& model, const std::vector<std::string>& patterns) {
 }
 
 /// Puts adapters beside the linear layers that the configuration names and that are not frozen by
-/// name; everything else stops being trained.
-void attach_adapters(LoadedModel& loaded, const AdapterConfig& config) {
+/// name; everything else stops being trained. Frozen layers that the targets would match are named
+/// in the configuration's exclusions, so that whoever reads the saved files puts adapters where
+/// they were trained and nowhere else.
+void attach_adapters(LoadedModel& loaded) {
+  auto& config = *loaded.lora;
   int64_t count = 0;
+  std::vector<std::string> frozen;
   for (auto* linear : loaded.model.linears) {
     const auto module = loaded.family->module_path(linear->path());
-    if (!linear->weight->trained || !config.adapts(module)) continue;
+    if (!config.adapts(module)) continue;
+    if (!linear->weight->trained) {
+      frozen.push_back(module);
+      continue;
+    }
     add_lora(loaded.model, *linear,
              {.rank = config.rank_of(module),
               .scale = config.scale_of(module),
@@ -143,6 +151,7 @@ void attach_adapters(LoadedModel& loaded, const AdapterConfig& config) {
     ++count;
   }
   require<UsageError>(count > 0, "model.lora.targets: no linear layer that is not frozen matches");
+  if (!frozen.empty() && !config.excluded) config.excluded = std::move(frozen);
   for (const auto& parameter : loaded.model.parameters) {
     parameter->trained =
         parameter->name.ends_with(".lora_A.weight") || parameter->name.ends_with(".lora_B.weight");
@@ -272,7 +281,7 @@ LoadedModel load_model(const ModelRequest& request) {
   } else {
     loaded.lora = request.lora;
   }
-  if (loaded.lora) attach_adapters(loaded, *loaded.lora);
+  if (loaded.lora) attach_adapters(loaded);
   if (request.meta_only) return loaded;
 
   if (loaded.source) {

@@ -13,6 +13,7 @@ RunLog::RunLog(const RunOptions& options, bool speaks, int64_t first_step, int64
   if (!speaks) return;
   metrics_ = std::make_unique<MetricsFile>(options.output / "metrics.jsonl");
   metrics_->truncate_after_step(first_step);
+  validated_before_ = metrics_->last_step_with("validation_loss");
   if (options.log.tensorboard)
     events_ = std::make_unique<EventWriter>(options.output / "tensorboard");
   progress_ = std::make_unique<Progress>(options.log.every, first_step);
@@ -72,6 +73,9 @@ void RunLog::step_done(const StepReport& report, const StepTiming& timing) {
 void RunLog::validated(int64_t step, const LossSum& sum) {
   if (!metrics_) return;
   const double loss = sum.loss / sum.tokens;
+  log_info("step {}: validation loss {:.4f} over {} label tokens", step, loss,
+           static_cast<int64_t>(sum.tokens));
+  if (step == validated_before_) return;  // a run that was done already and was started again
   metrics_->write({{"step", step},
                    {"validation_loss", loss},
                    {"validation_label_tokens", static_cast<int64_t>(sum.tokens)}});
@@ -79,8 +83,6 @@ void RunLog::validated(int64_t step, const LossSum& sum) {
     const std::array scalars = {std::pair<std::string, double>{"validation/loss", loss}};
     events_->write(step, scalars);
   }
-  log_info("step {}: validation loss {:.4f} over {} label tokens", step, loss,
-           static_cast<int64_t>(sum.tokens));
 }
 
 void RunLog::activity(const std::string& text) {

@@ -38,7 +38,7 @@ class RunLog {
 
  private:
   std::string unit_;
-  int64_t steps_, world_;
+  int64_t steps_, world_, validated_before_ = -1;
   std::unique_ptr<MetricsFile> metrics_;
   std::unique_ptr<EventWriter> events_;
   std::unique_ptr<Progress> progress_;

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/option_docs.h"
 #include "base/option_io.h"
+#include "base/option_toml.h"
 
 namespace triptych {
 namespace {
@@ -15,6 +16,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::ThrowsMessage;
 
 enum class Mode { kSlow, kFast };
 constexpr std::array<std::string_view, 2> option_names(Mode) { return {"slow", "fast"}; }
@@ -210,6 +212,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"", "name=", "--set: name has no value; an empty string is written '\"\"'"},
         BadCase{"", "words=a",
                 "--set: words=a is not a TOML value; lists are written '[\"a\", \"b\"]'"},
+        BadCase{"", "flag=maybe", "--set: flag = \"maybe\" is a string; true or false is expected"},
+        BadCase{"", "inner.count=many",
+                "--set: inner.count = \"many\" is a string; an integer is expected"},
         BadCase{"", "name.x=1", "--set: name is not a table, so name.x is not an option"},
         BadCase{"", "items.5.path=x",
                 "--set: items.5: the tables of items are numbered from 0; there are 0"},
@@ -270,6 +275,12 @@ TEST(OptionDocs, TextMarkdownAndSchemaNameEverything) {
 TEST(Options, UnreadableFileIsAUsageError) {
   Sample o;
   EXPECT_THROW(read_options(o, {.file = "/nonexistent/run.toml"}), UsageError);
+}
+
+TEST(RunFileText, CharactersOutsideOfStringsAreNotToml) {
+  // Of a range in which toml++ expected none: it must not run into undefined behaviour.
+  EXPECT_THAT([] { parse_toml("\xef\xbb\xb7", "run.toml"); },
+              ThrowsMessage<UsageError>(HasSubstr("run.toml:1:1: is not TOML")));
 }
 
 }  // namespace

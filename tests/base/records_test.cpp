@@ -42,6 +42,10 @@ TEST_F(Records, ResumeTakesOutLaterRowsOnly) {
   EXPECT_EQ(read_file(path),
             "{\"step\":1,\"loss\":0.5}\n{\"step\":2,\"loss\":0.5}\n{\"step\":3,\"loss\":0.5}\n"
             "{\"step\":3,\"validation_loss\":1}\n{\"step\":4}\n");
+  EXPECT_EQ(metrics.last_step_with("validation_loss"), 3);
+  EXPECT_EQ(metrics.last_step_with("step"), 4);
+  EXPECT_EQ(metrics.last_step_with("loss"), 3);
+  EXPECT_EQ(metrics.last_step_with("lr"), -1);
 }
 
 TEST(Events, BytesAreThoseOfTheFormat) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <set>
 
 #include "base/files.h"
@@ -149,6 +150,53 @@ TEST(RunOptions, ReferencePageIsUpToDate) {
   const std::string page = read_file(TRIPTYCH_SOURCE_DIR "/docs/options.md");
   EXPECT_NE(page.find(options_markdown(run_schema())), std::string::npos)
       << "write it again: build/release/triptych train --options --markdown > docs/options.md";
+}
+
+/// Every run file under examples/.
+std::vector<std::string> example_files() {
+  std::vector<std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(TRIPTYCH_SOURCE_DIR "/examples")) {
+    if (entry.path().extension() == ".toml") files.push_back(entry.path().string());
+  }
+  std::ranges::sort(files);
+  return files;
+}
+
+class Example : public testing::TestWithParam<std::string> {};
+
+// Whether its model and adapters fit a model folder is checked by runs_test, with a dry run.
+TEST_P(Example, IsReadWithoutAProblem) {
+  const ResolvedRun run = read_run_options({.file = GetParam()});
+  EXPECT_FALSE(run.options.output.empty());
+  EXPECT_FALSE(run.options.model.path.empty());
+}
+
+TEST_P(Example, WithAnUnknownKeyIsRefused) {
+  const fs::path path =
+      fs::temp_directory_path() / ("example_" + std::to_string(getpid()) + ".toml");
+  write_file_atomically(path, read_file(GetParam()) + "\nevrey = 3\n");
+  EXPECT_THROW(read_run_options({.file = path}), UsageError);
+  fs::remove(path);
+}
+
+INSTANTIATE_TEST_SUITE_P(RunFiles, Example, testing::ValuesIn(example_files()),
+                         [](const auto& file) {
+                           std::string name = fs::path(file.param).stem().string();
+                           return fs::path(file.param).parent_path().filename().string() + "_" +
+                                  name;
+                         });
+
+TEST(Examples, ThereIsOneForEverySizeAndWayToTrain) {
+  for (const char* size : {"3b", "7b", "32b", "72b"}) {
+    for (const char* way : {"full", "frozen_vit", "lora"}) {
+      const auto name = std::string(size) + "_" + way;
+      const auto file = fs::path(TRIPTYCH_SOURCE_DIR "/examples/qwen2_5_vl") / (name + ".toml");
+      const RunOptions run = read_run_options({.file = file}).options;
+      EXPECT_EQ(run.model.preset, std::string("qwen2_5_vl_") + size) << name;
+      EXPECT_EQ(run.model.lora.has_value(), std::string(way) == "lora") << name;
+      EXPECT_EQ(run.model.freeze.empty(), std::string(way) == "full") << name;
+    }
+  }
 }
 
 }  // namespace

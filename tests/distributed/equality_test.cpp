@@ -3,74 +3,77 @@
 
 #include "equality.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <cstdio>
+#include <sstream>
 
 #include "base/format.h"
 #include "ranks.h"
 
 namespace triptych {
+
+static void PrintTo(const EqualityRow& row, std::ostream* out) { *out << row.name; }
+
 namespace {
+
+/// Options in one string, for short rows.
+std::vector<std::string> set(const std::string& words) {
+  std::vector<std::string> result;
+  std::istringstream in(words);
+  for (std::string word; in >> word;) result.push_back(word);
+  return result;
+}
+
+const std::string kSp = "parallel.tensor=2 parallel.sequence=true ";
+const std::string kTp4Sp = "parallel.tensor=4 parallel.sequence=true ";
+const std::string kRing = "parallel.context=2 parallel.context_algorithm=ring ";
+const std::string kRing4 = "parallel.context=4 parallel.context_algorithm=ring ";
+const std::string kLora =
+    R"(model.lora.rank=4 model.lora.alpha=8 model.lora.dropout=0.2 )"
+    R"(model.lora.targets=["q_proj","k_proj","v_proj","o_proj","up_proj","down_proj","qkv"] )";
 
 const std::vector<EqualityRow>& rows() {
   static const std::vector<EqualityRow> all = {
       {"data 2", 2, {}},
-      {"data 2, zero 0", 2, {"parallel.zero=0"}},
-      {"tensor 2", 2, {"parallel.tensor=2"}},
-      {"tensor 2, sequence", 2, {"parallel.tensor=2", "parallel.sequence=true"}},
-      {"tensor 4", 4, {"parallel.tensor=4"}},  // two ranks a key/value head
-      {"tensor 4, sequence", 4, {"parallel.tensor=4", "parallel.sequence=true"}},
-      {"ulysses 2", 2, {"parallel.context=2"}},
-      {"ulysses 4", 4, {"parallel.context=4"}},  // two ranks a key/value head
-      {"ring 2", 2, {"parallel.context=2", "parallel.context_algorithm=ring"}},
-      {"ring 4", 4, {"parallel.context=4", "parallel.context_algorithm=ring"}},
-      {"hybrid 2 x 2",
-       4,
-       {"parallel.context=4", "parallel.context_algorithm=hybrid", "parallel.ulysses_degree=2"}},
-      {"ring 2, pictures",
-       2,
-       {"parallel.context=2", "parallel.context_algorithm=ring",
-        "parallel.vision_context=pictures"}},
-      {"ring 4, dsp",
-       4,
-       {"parallel.context=4", "parallel.context_algorithm=ring", "parallel.vision_context=dsp"}},
-      {"ulysses 2, every rank all pictures",
-       2,
-       {"parallel.context=2", "parallel.vision_context=pictures", "parallel.balance_vision=none"}},
-      {"ring 2, three samples a micro-batch",
-       2,
-       {"parallel.context=2", "parallel.context_algorithm=ring", "train.micro_batch=4"}},
-      {"ulysses 2, data 2", 4, {"parallel.context=2"}},
-      {"ring 2, data 2, zero 0",
-       4,
-       {"parallel.context=2", "parallel.context_algorithm=ring", "parallel.zero=0"}},
-      {"ring 2, LoRA with dropout",
-       2,
-       {"parallel.context=2", "parallel.context_algorithm=ring", "model.lora.rank=4",
-        "model.lora.dropout=0.3",
-        "model.lora.targets=[\"q_proj\", \"v_proj\", \"down_proj\", "
-        "\"qkv\"]"}},
-      {"ulysses 2, dsp, LoRA, frozen tower",
-       2,
-       {"parallel.context=2", "parallel.vision_context=dsp", "model.lora.rank=4"}},
-      {"ring 2, frozen tower",
-       2,
-       {"parallel.context=2", "parallel.context_algorithm=ring", "model.freeze=[\"vision\"]"}},
-      {"ring 2, recompute",
-       2,
-       {"parallel.context=2", "parallel.context_algorithm=ring", "recompute.policy=full"}},
-      {"ulysses 2, dsp, recompute",
-       2,
-       {"parallel.context=2", "parallel.vision_context=dsp", "recompute.policy=full"}},
-      {"tensor 2, sequence, ring 2",
-       4,
-       {"parallel.tensor=2", "parallel.sequence=true", "parallel.context=2",
-        "parallel.context_algorithm=ring"}},
-      {"tensor 2, sequence, ulysses 2, dsp",
-       4,
-       {"parallel.tensor=2", "parallel.sequence=true", "parallel.context=2",
-        "parallel.vision_context=dsp"}},
+      {"data 2, zero 0", 2, set("parallel.zero=0")},
+      {"tensor 2", 2, set("parallel.tensor=2")},
+      {"tensor 2, sequence", 2, set(kSp)},
+      {"tensor 2, sequence, tied", 2, set(kSp + "tiny.tied=true")},
+      {"tensor 2, lora", 2, set("parallel.tensor=2 " + kLora)},
+      {"tensor 2, sequence, lora", 2, set(kSp + kLora)},
+      {"tensor 2, sequence, frozen vision", 2, set(kSp + R"(model.freeze=["vision","projector"])")},
+      {"tensor 2, sequence, recompute", 2, set(kSp + "recompute.policy=full")},
+      {"tensor 4, sequence", 4, set(kTp4Sp)},  // two ranks a key/value head
+      {"tensor 4, lora", 4, set("parallel.tensor=4 " + kLora)},
+      {"tensor 2, data 2, one key/value head", 4, set("parallel.tensor=2 tiny.key_value_heads=1")},
+      {"tensor 2, sequence, data 2, zero 0", 4, set(kSp + "parallel.zero=0")},
+      {"tensor 2, sequence, data 2, other order", 4,
+       set(kSp + R"(parallel.order=["data","tensor","context","pipeline"])")},
+      {"ulysses 2", 2, set("parallel.context=2")},
+      {"ulysses 4", 4, set("parallel.context=4")},  // two ranks a key/value head
+      {"ring 2", 2, set(kRing)},
+      {"ring 4", 4, set(kRing4)},
+      {"hybrid 2 x 2", 4,
+       set("parallel.context=4 parallel.context_algorithm=hybrid "
+           "parallel.ulysses_degree=2")},
+      {"ring 2, four packs a micro-batch", 2, set(kRing + "train.micro_batch=4")},
+      {"ring 2, pictures", 2, set(kRing + "parallel.vision_context=pictures")},
+      {"ring 4, dsp vision", 4, set(kRing4 + "parallel.vision_context=dsp")},
+      {"ulysses 2, all pictures everywhere", 2,
+       set("parallel.context=2 parallel.vision_context=pictures parallel.balance_vision=none")},
+      {"ulysses 2, dsp vision, recompute", 2,
+       set("parallel.context=2 parallel.vision_context=dsp recompute.policy=full")},
+      {"ring 2, recompute", 2, set(kRing + "recompute.policy=full")},
+      {"ring 2, lora", 2, set(kRing + kLora)},
+      {"ulysses 2, dsp vision, lora", 2,
+       set("parallel.context=2 parallel.vision_context=dsp " + kLora)},
+      {"ring 2, frozen vision", 2, set(kRing + R"(model.freeze=["vision","projector"])")},
+      {"ulysses 2, data 2", 4, set("parallel.context=2")},
+      {"ring 2, data 2, zero 0", 4, set(kRing + "parallel.zero=0")},
+      {"tensor 2, sequence, ring 2", 4, set(kSp + kRing)},
+      {"tensor 2, sequence, ulysses 2, dsp vision", 4,
+       set(kSp + "parallel.context=2 parallel.vision_context=dsp")},
   };
   return all;
 }
@@ -78,8 +81,9 @@ const std::vector<EqualityRow>& rows() {
 class Equality : public testing::TestWithParam<EqualityRow> {
  protected:
   static void SetUpTestSuite() {
-    std::printf("\n%-44s %2s  %9s %9s %9s  %9s %9s  %s\n", "layout", "n", "loss", "norm",
-                "gradient", "bf16", "one bf16", "worst gradient");
+    std::printf(
+        "| layout | ranks | loss | norm | gradient | bf16 | one bf16 process |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n");
   }
 };
 
@@ -93,9 +97,8 @@ TEST_P(Equality, TrainsWhatOneProcessTrains) {
   const auto one = compare(train_alone(row, true), exact);
   const auto bf16 = compare(train_row(row, true), exact);
 
-  std::printf("%-44s %2d  %9.1e %9.1e %9.1e  %9.1e %9.1e  %s\n", row.name.c_str(), row.processes,
-              error.loss, error.norm, error.gradient, bf16.all_gradients, one.all_gradients,
-              error.worst.c_str());
+  std::printf("| %s | %d | %.1e | %.1e | %.1e | %.2e | %.2e |\n", row.name.c_str(), row.processes,
+              error.loss, error.norm, error.gradient, bf16.all_gradients, one.all_gradients);
   EXPECT_LE(error.loss, row.tolerance);
   EXPECT_LE(error.norm, row.tolerance);
   EXPECT_LE(error.gradient, row.tolerance) << error.worst;
@@ -109,6 +112,31 @@ INSTANTIATE_TEST_SUITE_P(Rows, Equality, testing::ValuesIn(rows()), [](const aut
     if (std::isalnum(static_cast<unsigned char>(c)) != 0) name += c;
   return name;
 });
+
+// What the comparison is worth: each of these is a mistake that people have made.
+class Mistakes : public testing::TestWithParam<EqualityRow> {};
+
+TEST_P(Mistakes, AreFound) {
+  const auto& row = GetParam();
+  std::string found;
+  try {
+    const auto error = compare(train_row(row, false), train_alone(row, false));
+    if (error.loss > 1e-3 || error.norm > 1e-3 || error.gradient > 1e-3) found = "another result";
+  } catch (const std::exception& difference) {
+    found = difference.what();
+  }
+  EXPECT_THAT(found, testing::AnyOf(testing::Eq("another result"),
+                                    testing::HasSubstr("has another gradient"),
+                                    testing::HasSubstr("reports another loss")));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Rows, Mistakes,
+    testing::Values(EqualityRow{"tensor 2, sequence", 2, set(kSp), 0, "no sums"},
+                    EqualityRow{"tensor 2, lora", 2, set("parallel.tensor=2 " + kLora), 0,
+                                "no sums"},
+                    EqualityRow{"tensor 4, sequence", 4, set(kTp4Sp), 0, "no copies' sums"},
+                    EqualityRow{"tensor 2", 2, set("parallel.tensor=2"), 0, "counted twice"}));
 
 }  // namespace
 }  // namespace triptych

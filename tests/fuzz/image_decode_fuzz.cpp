@@ -1,21 +1,13 @@
-// A picture file from anywhere: whatever comes, either pixels of the size that the header promised or a
-// DataError that begins with the file's name. The pixel limit keeps a run within memory.
+// A picture file from anywhere: whatever comes, either pixels of the size that the header promised
+// or a DataError that begins with the file's name. The pixel limit keeps a run within memory.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <span>
 #include <string_view>
 
 #include "base/error.h"
+#include "check.h"
 #include "data/media/image.h"
-
-namespace {
-
-void check(bool holds) {
-  if (!holds) std::abort();
-}
-
-}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace triptych;

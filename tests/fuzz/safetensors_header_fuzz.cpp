@@ -2,22 +2,14 @@
 // together or a DataError.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string_view>
 
 #include "base/error.h"
+#include "check.h"
 #include "checkpoint/safetensors_header.h"
 
-namespace {
-
-void check(bool holds) {
-  if (!holds) std::abort();
-}
-
-}  // namespace
-
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  const std::string_view file(reinterpret_cast<const char*>(data), size);
+  const auto file = as_text(data, size);
   triptych::SafetensorsHeader header;
   try {
     header = triptych::parse_safetensors_header(file, static_cast<int64_t>(size), "fuzz");

@@ -19,6 +19,12 @@ TEST(Config, FlatLayoutReadsBack) {
   }
 }
 
+TEST(Config, WholeNumbersAreWrittenAsSuch) {
+  // transformers 5 declares tokens_per_second an integer and refuses 2.0.
+  const Json config = make_config(preset("qwen2_5_vl_3b"));
+  EXPECT_EQ(config["vision_config"]["tokens_per_second"].dump(), "2");
+}
+
 TEST(Config, NestedLayoutOfNewerReleases) {
   const auto flat = make_config(preset("qwen2_5_vl_3b"));
   Json text = flat;

@@ -246,6 +246,14 @@ std::vector<std::string> preset_names() {
   return {"qwen2_5_vl_3b", "qwen2_5_vl_7b", "qwen2_5_vl_32b", "qwen2_5_vl_72b"};
 }
 
+namespace {
+/// transformers 5 refuses 2.0 where it declares an integer.
+Json whole_or_real(double value) {
+  const auto whole = static_cast<int64_t>(value);
+  return static_cast<double>(whole) == value ? Json(whole) : Json(value);
+}
+}  // namespace
+
 Json make_config(const Options& o) {
   const auto& v = o.vision;
   const auto& t = o.text;
@@ -262,7 +270,7 @@ Json make_config(const Options& o) {
                  {"spatial_patch_size", v.patch_size},
                  {"window_size", v.window_size},
                  {"fullatt_block_indexes", v.fullatt_block_indexes},
-                 {"tokens_per_second", v.tokens_per_second},
+                 {"tokens_per_second", whole_or_real(v.tokens_per_second)},
                  {"temporal_patch_size", v.temporal_patch_size}};
   return {{"architectures", {"Qwen2_5_VLForConditionalGeneration"}},
           {"model_type", "qwen2_5_vl"},
