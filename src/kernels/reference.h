@@ -38,11 +38,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> linear_cross_entropy(
 
 /// (out, lse)
 Pair varlen_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                      const at::Tensor& cu_seqlens, bool causal, double scale);
-/// (dq, dk, dv)
+                      const at::Tensor& cu_queries, const at::Tensor& cu_keys, bool causal,
+                      double scale);
+/// (dq, dk, dv); `wide`: in fp32 (fp64 for fp64) instead of q's dtype.
 Triple varlen_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                  const at::Tensor& v, const at::Tensor& out, const at::Tensor& lse,
-                                 const at::Tensor& cu_seqlens, bool causal, double scale);
+                                 const at::Tensor& cu_queries, const at::Tensor& cu_keys,
+                                 bool causal, double scale, bool wide);
 at::Tensor cached_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             double scale);
 

@@ -47,16 +47,18 @@ using reference::Pair;
 using reference::Triple;
 
 Pair forward_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                 const at::Tensor& cu_seqlens, bool causal, double scale) {
+                 const at::Tensor& cu_queries, const at::Tensor& cu_keys, bool causal,
+                 double scale) {
   return (has_fast_attention(q, k, v) ? fast_varlen_attention : reference::varlen_attention)(
-      q, k, v, cu_seqlens, causal, scale);
+      q, k, v, cu_queries, cu_keys, causal, scale);
 }
 Triple backward_cpu(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                     const at::Tensor& v, const at::Tensor& out, const at::Tensor& lse,
-                    const at::Tensor& cu_seqlens, bool causal, double scale) {
+                    const at::Tensor& cu_queries, const at::Tensor& cu_keys, bool causal,
+                    double scale, bool wide) {
   return (has_fast_attention(q, k, v) ? fast_varlen_attention_backward
                                       : reference::varlen_attention_backward)(
-      dout, q, k, v, out, lse, cu_seqlens, causal, scale);
+      dout, q, k, v, out, lse, cu_queries, cu_keys, causal, scale, wide);
 }
 at::Tensor cached_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
   return (has_fast_attention(q, k, v) && q.size(0) > 0
@@ -66,31 +68,35 @@ at::Tensor cached_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor
 
 // Shapes alone: planning a model allocates no score matrix.
 Pair forward_meta(const at::Tensor& q, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                  bool, double) {
+                  const at::Tensor&, bool, double) {
   const auto wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   return {at::empty(q.sizes(), q.options()),
           at::empty({q.size(0), q.size(1)}, q.options().dtype(wide))};
 }
 Triple backward_meta(const at::Tensor&, const at::Tensor& q, const at::Tensor& k,
-                     const at::Tensor& v, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                     bool, double) {
-  return {at::empty(q.sizes(), q.options()), at::empty(k.sizes(), k.options()),
-          at::empty(v.sizes(), v.options())};
+                     const at::Tensor& v, const at::Tensor&, const at::Tensor& lse,
+                     const at::Tensor&, const at::Tensor&, bool, double, bool wide) {
+  const auto options = q.options().dtype(wide ? lse.scalar_type() : q.scalar_type());
+  return {at::empty(q.sizes(), options), at::empty(k.sizes(), options),
+          at::empty(v.sizes(), options)};
 }
 
 Pair call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-          const at::Tensor& cu_seqlens, bool causal, double scale) {
-  static const auto op = find_operator<Pair(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                            const at::Tensor&, bool, double)>("varlen_attention");
-  return op.call(q, k, v, cu_seqlens, causal, scale);
+          const at::Tensor& cu_queries, const at::Tensor& cu_keys, bool causal, double scale) {
+  static const auto op =
+      find_operator<Pair(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                         const at::Tensor&, bool, double)>("varlen_attention");
+  return op.call(q, k, v, cu_queries, cu_keys, causal, scale);
 }
 Triple call_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                      const at::Tensor& v, const at::Tensor& out, const at::Tensor& lse,
-                     const at::Tensor& cu_seqlens, bool causal, double scale) {
+                     const at::Tensor& cu_queries, const at::Tensor& cu_keys, bool causal,
+                     double scale, bool wide) {
   static const auto op = find_operator<Triple(
       const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-      const at::Tensor&, const at::Tensor&, bool, double)>("varlen_attention_backward");
-  return op.call(dout, q, k, v, out, lse, cu_seqlens, causal, scale);
+      const at::Tensor&, const at::Tensor&, const at::Tensor&, bool, double, bool)>(
+      "varlen_attention_backward");
+  return op.call(dout, q, k, v, out, lse, cu_queries, cu_keys, causal, scale, wide);
 }
 
 class VarlenAttention : public torch::autograd::Function<VarlenAttention> {
@@ -99,7 +105,7 @@ class VarlenAttention : public torch::autograd::Function<VarlenAttention> {
                                const at::Tensor& v, const at::Tensor& cu_seqlens, bool causal,
                                double scale) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    const auto [out, lse] = call(q, k, v, cu_seqlens, causal, scale);
+    const auto [out, lse] = call(q, k, v, cu_seqlens, cu_seqlens, causal, scale);
     ctx->save_for_backward({q, k, v, out, lse, cu_seqlens});
     ctx->saved_data["causal"] = causal;
     ctx->saved_data["scale"] = scale;
@@ -109,16 +115,18 @@ class VarlenAttention : public torch::autograd::Function<VarlenAttention> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const auto s = ctx->get_saved_variables();
-    const auto [dq, dk, dv] =
-        call_backward(grads[0], s[0], s[1], s[2], s[3], s[4], s[5],
-                      ctx->saved_data["causal"].toBool(), ctx->saved_data["scale"].toDouble());
+    const auto [dq, dk, dv] = call_backward(grads[0], s[0], s[1], s[2], s[3], s[4], s[5], s[5],
+                                            ctx->saved_data["causal"].toBool(),
+                                            ctx->saved_data["scale"].toDouble(), /*wide=*/false);
     return {dq, dk, dv, {}, {}, {}};
   }
 };
 
 Pair autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-              const at::Tensor& cu_seqlens, bool causal, double scale) {
-  const auto out = VarlenAttention::apply(q, k, v, cu_seqlens, causal, scale);
+              const at::Tensor& cu_queries, const at::Tensor& cu_keys, bool causal, double scale) {
+  require(cu_queries.is_same(cu_keys),
+          "attention: blocks over other keys have no gradient of their own");
+  const auto out = VarlenAttention::apply(q, k, v, cu_queries, causal, scale);
   return {out[0], out[1]};
 }
 
@@ -135,8 +143,8 @@ AttentionResult varlen_attention_with_lse(const at::Tensor& q_THK, const at::Ten
   require(q_THK.size(0) == k_TGK.size(0), "attention: ", q_THK.size(0), " queries for ",
           k_TGK.size(0), " keys");
   check_bounds(cu_seqlens, q_THK.size(0));
-  auto [out, lse] =
-      call(q_THK, k_TGK, v_TGK, cu_seqlens, options.causal, scale_of(q_THK, options.scale));
+  auto [out, lse] = call(q_THK, k_TGK, v_TGK, cu_seqlens, cu_seqlens, options.causal,
+                         scale_of(q_THK, options.scale));
   return {out, lse};
 }
 
@@ -144,6 +152,48 @@ at::Tensor varlen_attention(const at::Tensor& q_THK, const at::Tensor& k_TGK,
                             const at::Tensor& v_TGK, const at::Tensor& cu_seqlens,
                             const AttentionOptions& options) {
   return varlen_attention_with_lse(q_THK, k_TGK, v_TGK, cu_seqlens, options).out;
+}
+
+namespace {
+
+void check_block(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                 const at::Tensor& cu_queries, const at::Tensor& cu_keys, bool causal) {
+  check(q, k, v);
+  check_bounds(cu_queries, q.size(0));
+  check_bounds(cu_keys, k.size(0));
+  require(cu_queries.numel() == cu_keys.numel(), "attention: ", cu_queries.numel() - 1,
+          " segments of queries, ", cu_keys.numel() - 1, " of keys");
+  require(!causal || cu_queries.is_same(cu_keys) || cu_queries.equal(cu_keys),
+          "attention: a causal block needs the same bounds for queries and keys");
+}
+
+}  // namespace
+
+AttentionResult attention_block(const at::Tensor& q_THK, const at::Tensor& k_SGK,
+                                const at::Tensor& v_SGK, const at::Tensor& cu_queries,
+                                const at::Tensor& cu_keys, const AttentionOptions& options) {
+  check_block(q_THK, k_SGK, v_SGK, cu_queries, cu_keys, options.causal);
+  const at::AutoDispatchBelowADInplaceOrView below;
+  auto [out, lse] = call(q_THK, k_SGK, v_SGK, cu_queries, cu_keys, options.causal,
+                         scale_of(q_THK, options.scale));
+  return {out, lse};
+}
+
+AttentionGradients attention_block_backward(const at::Tensor& dout_THK, const at::Tensor& q_THK,
+                                            const at::Tensor& k_SGK, const at::Tensor& v_SGK,
+                                            const at::Tensor& out_THK, const at::Tensor& lse_TH,
+                                            const at::Tensor& cu_queries, const at::Tensor& cu_keys,
+                                            const AttentionOptions& options) {
+  check_block(q_THK, k_SGK, v_SGK, cu_queries, cu_keys, options.causal);
+  require(dout_THK.sizes() == q_THK.sizes() && out_THK.sizes() == q_THK.sizes() &&
+              lse_TH.sizes() == q_THK.sizes().slice(0, 2),
+          "attention: dout ", dout_THK.sizes(), ", out ", out_THK.sizes(), " and lse ",
+          lse_TH.sizes(), " must fit q ", q_THK.sizes());
+  const at::AutoDispatchBelowADInplaceOrView below;
+  auto [dq, dk, dv] =
+      call_backward(dout_THK, q_THK, k_SGK, v_SGK, out_THK, lse_TH, cu_queries, cu_keys,
+                    options.causal, scale_of(q_THK, options.scale), /*wide=*/true);
+  return {dq, dk, dv};
 }
 
 at::Tensor cached_attention(const at::Tensor& q_THK, const at::Tensor& k_SGK,
@@ -160,11 +210,12 @@ at::Tensor cached_attention(const at::Tensor& q_THK, const at::Tensor& k_SGK,
 
 TORCH_LIBRARY_FRAGMENT(triptych, m) {
   m.def(
-      "varlen_attention(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens, bool causal, float "
-      "scale) -> (Tensor, Tensor)");
+      "varlen_attention(Tensor q, Tensor k, Tensor v, Tensor cu_queries, Tensor cu_keys, bool "
+      "causal, float scale) -> (Tensor, Tensor)");
   m.def(
       "varlen_attention_backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor "
-      "lse, Tensor cu_seqlens, bool causal, float scale) -> (Tensor, Tensor, Tensor)");
+      "lse, Tensor cu_queries, Tensor cu_keys, bool causal, float scale, bool wide) -> (Tensor, "
+      "Tensor, Tensor)");
   m.def("cached_attention(Tensor q, Tensor k, Tensor v, float scale) -> Tensor");
 }
 TORCH_LIBRARY_IMPL(triptych, CompositeExplicitAutograd, m) {

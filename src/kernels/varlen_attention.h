@@ -41,6 +41,31 @@ AttentionResult varlen_attention_with_lse(const at::Tensor& q_THK, const at::Ten
                                           const at::Tensor& v_TGK, const at::Tensor& cu_seqlens,
                                           const AttentionOptions& options = {});
 
+/// One block of attention over keys that lie elsewhere: segment i of the queries sees all keys of
+/// segment i, and of no other. A query whose segment has no key gets out 0 and lse -inf. Blocks
+/// over parts of the keys are joined by their lse. No gradient: see attention_block_backward.
+///
+/// @param q_THK  [T, H, K];  @param k_SGK, v_SGK  [S, G, K].
+/// @param cu_queries, cu_keys  [segments + 1], as cu_seqlens above, to T and to S; equal when
+///   causal.
+AttentionResult attention_block(const at::Tensor& q_THK, const at::Tensor& k_SGK,
+                                const at::Tensor& v_SGK, const at::Tensor& cu_queries,
+                                const at::Tensor& cu_keys, const AttentionOptions& options = {});
+
+struct AttentionGradients {
+  at::Tensor dq, dk, dv;  ///< fp32 (fp64 for fp64), contiguous
+};
+
+/// What one block adds to the gradients. With the out and lse of the whole attention (all blocks
+/// joined), the sum over the blocks is the gradient of the whole:
+///   P = exp(scale q k^T - lse), dS = P (dout v^T - rowsum(dout out)).
+/// @param lse  fp32 (fp64 for fp64), finite for every query whose segment has a key.
+AttentionGradients attention_block_backward(const at::Tensor& dout_THK, const at::Tensor& q_THK,
+                                            const at::Tensor& k_SGK, const at::Tensor& v_SGK,
+                                            const at::Tensor& out_THK, const at::Tensor& lse_TH,
+                                            const at::Tensor& cu_queries, const at::Tensor& cu_keys,
+                                            const AttentionOptions& options = {});
+
 /// Attention of the newest T tokens over a cache of S >= T tokens whose last T are their own;
 /// always causal. For generation (T = 1) and for prefill in pieces. No gradient.
 ///

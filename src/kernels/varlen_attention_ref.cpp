@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "kernels/reference.h"
@@ -10,30 +11,45 @@
 namespace triptych::reference {
 namespace {
 
-// Rows of all segments of one length, as [n, length] indices, so that they form one batch.
+// All segments of one number of queries and one of keys, so that they form one batch.
 struct Group {
-  int64_t length = 0;
-  at::Tensor rows;  ///< int64 [n * length]
+  struct Side {
+    int64_t length = 0;
+    at::Tensor rows;  ///< int64 [n * length]
+  };
+  Side queries, keys;
 };
 
-std::vector<Group> groups_of(const at::Tensor& cu_seqlens, const at::Device& device) {
-  const auto bounds = cu_seqlens.to(at::kCPU, at::kLong).contiguous();
-  const auto* b = bounds.const_data_ptr<int64_t>();
-  std::map<int64_t, std::vector<int64_t>> starts;
-  for (int64_t i = 0; i + 1 < bounds.numel(); ++i) {
-    if (b[i + 1] > b[i]) starts[b[i + 1] - b[i]].push_back(b[i]);
+Group::Side side(const std::vector<int64_t>& first, int64_t length, const at::Device& device) {
+  const auto begin = at::tensor(first, at::kLong).unsqueeze(1);
+  return {length, (begin + at::arange(length, at::kLong)).flatten().to(device)};
+}
+
+// Segments without queries are left out.
+std::vector<Group> groups_of(const at::Tensor& cu_queries, const at::Tensor& cu_keys,
+                             const at::Device& device) {
+  const auto query_bounds = cu_queries.to(at::kCPU, at::kLong).contiguous(),
+             key_bounds = cu_keys.to(at::kCPU, at::kLong).contiguous();
+  const auto *q = query_bounds.const_data_ptr<int64_t>(), *k = key_bounds.const_data_ptr<int64_t>();
+  std::map<std::pair<int64_t, int64_t>, std::pair<std::vector<int64_t>, std::vector<int64_t>>>
+      starts;
+  for (int64_t i = 0; i + 1 < query_bounds.numel(); ++i) {
+    if (q[i + 1] == q[i]) continue;
+    auto& [queries, keys] = starts[{q[i + 1] - q[i], k[i + 1] - k[i]}];
+    queries.push_back(q[i]);
+    keys.push_back(k[i]);
   }
   std::vector<Group> groups;
-  for (const auto& [length, first] : starts) {
-    const auto begin = at::tensor(first, at::kLong).unsqueeze(1);
-    groups.push_back({length, (begin + at::arange(length, at::kLong)).flatten().to(device)});
+  for (const auto& [lengths, first] : starts) {
+    groups.push_back(
+        {side(first.first, lengths.first, device), side(first.second, lengths.second, device)});
   }
   return groups;
 }
 
 // [T, H, K] -> [n, H, length, K]
-at::Tensor batch(const at::Tensor& x, const Group& g) {
-  return x.index_select(0, g.rows).unflatten(0, {-1, g.length}).transpose(1, 2);
+at::Tensor batch(const at::Tensor& x, const Group::Side& s) {
+  return x.index_select(0, s.rows).unflatten(0, {-1, s.length}).transpose(1, 2);
 }
 at::Tensor unbatch(const at::Tensor& x) { return x.transpose(1, 2).flatten(0, 1); }
 
@@ -57,43 +73,46 @@ at::Tensor scores(const at::Tensor& q, const at::Tensor& k, bool causal, double 
 }  // namespace
 
 Pair varlen_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                      const at::Tensor& cu_seqlens, bool causal, double scale) {
+                      const at::Tensor& cu_queries, const at::Tensor& cu_keys, bool causal,
+                      double scale) {
   const int64_t H = q.size(1);
-  auto out = at::empty(q.sizes(), q.options());
-  auto lse = at::empty({q.size(0), H}, wide(q.new_empty({0})).options());
-  for (const auto& g : groups_of(cu_seqlens, q.device())) {
-    const auto z = scores(wide(batch(q, g)), repeat_heads(wide(batch(k, g)), H), causal, scale);
-    const auto y = at::matmul(z.softmax(-1), repeat_heads(wide(batch(v, g)), H));
-    out.index_copy_(0, g.rows, unbatch(y).to(q.scalar_type()));
-    lse.index_copy_(0, g.rows, unbatch(z.logsumexp(-1)));
+  auto out = at::zeros(q.sizes(), q.options());
+  auto lse = at::full({q.size(0), H}, -std::numeric_limits<double>::infinity(),
+                      wide(q.new_empty({0})).options());
+  for (const auto& [queries, keys] : groups_of(cu_queries, cu_keys, q.device())) {
+    if (keys.length == 0) continue;
+    const auto z =
+        scores(wide(batch(q, queries)), repeat_heads(wide(batch(k, keys)), H), causal, scale);
+    const auto y = at::matmul(z.softmax(-1), repeat_heads(wide(batch(v, keys)), H));
+    out.index_copy_(0, queries.rows, unbatch(y).to(q.scalar_type()));
+    lse.index_copy_(0, queries.rows, unbatch(z.logsumexp(-1)));
   }
   return {out, lse};
 }
 
 Triple varlen_attention_backward(const at::Tensor& dout, const at::Tensor& q, const at::Tensor& k,
                                  const at::Tensor& v, const at::Tensor& out, const at::Tensor& lse,
-                                 const at::Tensor& cu_seqlens, bool causal, double scale) {
+                                 const at::Tensor& cu_queries, const at::Tensor& cu_keys,
+                                 bool causal, double scale, bool wide_gradients) {
   const int64_t H = q.size(1), G = k.size(1);
-  auto dq = at::empty(q.sizes(), q.options()), dk = at::empty(k.sizes(), k.options()),
-       dv = at::empty(v.sizes(), v.options());
+  const auto type = wide_gradients ? lse.scalar_type() : q.scalar_type();
+  auto dq = at::zeros(q.sizes(), q.options().dtype(type)),
+       dk = at::zeros(k.sizes(), k.options().dtype(type)),
+       dv = at::zeros(v.sizes(), v.options().dtype(type));
   auto fold = [&](const at::Tensor& x) {  // sums the query heads of one key/value head
     return x.unflatten(1, {G, H / G}).sum(2);
   };
-  for (const auto& g : groups_of(cu_seqlens, q.device())) {
-    const auto q_ = wide(batch(q, g)), k_ = repeat_heads(wide(batch(k, g)), H),
-               v_ = repeat_heads(wide(batch(v, g)), H), dy = wide(batch(dout, g)),
-               y = wide(batch(out, g));
-    const auto z = scores(q_, k_, causal, scale);
-    const auto p =
-        (z - lse.index_select(0, g.rows).unflatten(0, {-1, g.length}).transpose(1, 2).unsqueeze(-1))
-            .exp();
+  for (const auto& [queries, keys] : groups_of(cu_queries, cu_keys, q.device())) {
+    if (keys.length == 0) continue;
+    const auto q_ = wide(batch(q, queries)), k_ = repeat_heads(wide(batch(k, keys)), H),
+               v_ = repeat_heads(wide(batch(v, keys)), H), dy = wide(batch(dout, queries)),
+               y = wide(batch(out, queries)), l = batch(lse.unsqueeze(2), queries);
+    const auto p = (scores(q_, k_, causal, scale) - l).exp();
     const auto dp = at::matmul(dy, v_.transpose(-1, -2));
     const auto ds = p * (dp - (dy * y).sum(-1, true)) * scale;
-    dq.index_copy_(0, g.rows, unbatch(at::matmul(ds, k_)).to(q.scalar_type()));
-    dk.index_copy_(0, g.rows,
-                   unbatch(fold(at::matmul(ds.transpose(-1, -2), q_))).to(k.scalar_type()));
-    dv.index_copy_(0, g.rows,
-                   unbatch(fold(at::matmul(p.transpose(-1, -2), dy))).to(v.scalar_type()));
+    dq.index_copy_(0, queries.rows, unbatch(at::matmul(ds, k_)).to(type));
+    dk.index_copy_(0, keys.rows, unbatch(fold(at::matmul(ds.transpose(-1, -2), q_))).to(type));
+    dv.index_copy_(0, keys.rows, unbatch(fold(at::matmul(p.transpose(-1, -2), dy))).to(type));
   }
   return {dq, dk, dv};
 }

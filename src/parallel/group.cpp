@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -219,6 +220,45 @@ Pending Group::reduce_scatter_into_async(const at::Tensor& output, const at::Ten
     auto out = output.view(-1), in = input.view(-1);  // c10d compares shapes, not counts
     return backend._reduce_scatter_base(out, in);
   });
+}
+
+Pending Group::all_to_all_async(const at::Tensor& output, const at::Tensor& input,
+                                std::span<const int64_t> output_rows,
+                                std::span<const int64_t> input_rows, std::string_view tag) {
+  const auto total = [](std::span<const int64_t> rows) {
+    return std::accumulate(rows.begin(), rows.end(), int64_t{0});
+  };
+  require(output.is_contiguous() && input.is_contiguous() && input.dim() > 0 &&
+              output.scalar_type() == input.scalar_type() &&
+              output.sizes().slice(1) == input.sizes().slice(1) &&
+              static_cast<int64_t>(output_rows.size()) == size() &&
+              static_cast<int64_t>(input_rows.size()) == size() &&
+              total(output_rows) == output.size(0) && total(input_rows) == input.size(0),
+          "all_to_all of ", name_, ": output ", output.sizes(), " and input ", input.sizes(),
+          " must be contiguous, with rows alike, and hold ", total(output_rows), " and ",
+          total(input_rows), " rows for ", size(), " members");
+  if (size() == 1) {
+    output.copy_(input);
+    return {};
+  }
+  // What it is called with differs from rank to rank: shapes stay out of the record.
+  const auto elements = [&](std::span<const int64_t> rows) {
+    std::vector<int64_t> counts;
+    const int64_t row = c10::multiply_integers(input.sizes().slice(1));
+    for (const auto n : rows) counts.push_back(n * row);
+    return counts;
+  };
+  auto output_counts = elements(output_rows), input_counts = elements(input_rows);
+  return launch("all_to_all", at::Tensor(), tag, {output, input}, [&](c10d::Backend& backend) {
+    auto out = output.view(-1), in = input.view(-1);
+    return backend.alltoall_base(out, in, output_counts, input_counts);
+  });
+}
+
+void Group::all_to_all(const at::Tensor& output, const at::Tensor& input,
+                       std::span<const int64_t> output_rows, std::span<const int64_t> input_rows,
+                       std::string_view tag) {
+  all_to_all_async(output, input, output_rows, input_rows, tag).wait();
 }
 
 void Group::all_reduce(const at::Tensor& tensor, ReduceOp op, std::string_view tag) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -72,6 +73,17 @@ class Group {
                            std::string_view tag = {});
   Pending reduce_scatter_into_async(const at::Tensor& output, const at::Tensor& input,
                                     std::string_view tag = {});
+
+  /// Rows (along dim 0) for every member: `input` holds input_rows[i] rows for member i, in order,
+  /// and `output` gets output_rows[i] rows from member i. Counts may differ and may be 0; what one
+  /// member sends another must be what that one expects. Both tensors contiguous, with rows of the
+  /// same size.
+  void all_to_all(const at::Tensor& output, const at::Tensor& input,
+                  std::span<const int64_t> output_rows, std::span<const int64_t> input_rows,
+                  std::string_view tag = {});
+  Pending all_to_all_async(const at::Tensor& output, const at::Tensor& input,
+                           std::span<const int64_t> output_rows,
+                           std::span<const int64_t> input_rows, std::string_view tag = {});
 
   /// Every member's `tensor` becomes that of the member at place `root` in the group.
   void broadcast(const at::Tensor& tensor, int64_t root, std::string_view tag = {});

@@ -1,6 +1,9 @@
 #include "parallel/layout_rules.h"
 
+#include <algorithm>
+
 #include "base/format.h"
+#include "base/log.h"
 
 namespace triptych {
 
@@ -29,6 +32,39 @@ void validate_tensor(const LayerSizes& sizes, int64_t tensor, Problems& problems
   problems.check(k == sizes.heads || k % tensor == 0 || tensor % k == 0, "parallel: ", sizes.name,
                  " key/value heads ", k, " and tensor ", tensor, ": neither divides the other");
   divides(sizes.mlp, "MLP size");
+}
+
+int64_t ulysses_size(const ParallelOptions& options, int64_t query_heads) {
+  switch (options.context_algorithm) {
+    case ContextAlgorithm::kRing:
+      return 1;
+    case ContextAlgorithm::kHybrid:
+      if (options.ulysses_degree > 0) return options.ulysses_degree;
+      for (int64_t size = std::min(options.context, query_heads); size > 1; --size) {
+        if (options.context % size == 0) return size;
+      }
+      return 1;
+    case ContextAlgorithm::kUlysses:
+    case ContextAlgorithm::kDsp:  // all tokens of a sample see each other: no dim is free
+      break;
+  }
+  return options.context;
+}
+
+void validate_context(const LayerSizes& sizes, const ParallelOptions& options, Problems& problems) {
+  if (options.context == 1) return;
+  const int64_t heads = sizes.heads / options.tensor, ulysses = ulysses_size(options, heads);
+  problems.check(ulysses <= heads, "parallel: ulysses degree ", ulysses, " exceeds the ", heads,
+                 " query heads of the ", sizes.name, " model on a rank (", sizes.heads,
+                 " heads / tensor ", options.tensor,
+                 "); use context_algorithm = \"ring\", or \"hybrid\" with a smaller degree");
+  if (ulysses <= heads && heads % ulysses != 0) {
+    const int64_t most = heads / ulysses + 1;
+    log_warning(
+        "parallel: {} heads on {} Ulysses ranks: the busiest has {}, {:.0f} % above the mean",
+        heads, ulysses, most,
+        100.0 * static_cast<double>(most * ulysses - heads) / static_cast<double>(heads));
+  }
 }
 
 }  // namespace triptych

@@ -22,7 +22,8 @@ ModelGroups model_groups(ProcessContext& process, const ParallelOptions& options
           .context = &process.group(kContextGroup),
           .ulysses = &process.group(kUlyssesGroup),
           .ring = &process.group(kRingGroup),
-          .context_algorithm = options.context_algorithm};
+          .vision_context = options.vision_context,
+          .balance_vision = options.balance_vision};
 }
 
 }  // namespace triptych

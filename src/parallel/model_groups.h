@@ -7,7 +7,8 @@ namespace triptych {
 class Group;
 class ProcessContext;
 struct ParallelOptions;
-enum class ContextAlgorithm;
+enum class BalanceVision;
+enum class VisionContext;
 
 /// The groups over which the layers of a model exchange activations; given to the blocks that use
 /// them by the ParameterBuilder, never global. Null, or a group of one: the block is the plain
@@ -20,7 +21,9 @@ struct ModelGroups {
   Group* context = nullptr;  ///< ranks that split one sequence; ulysses (inner) x ring (outer)
   Group* ulysses = nullptr;
   Group* ring = nullptr;
-  ContextAlgorithm context_algorithm{};  ///< only read where `context` is larger than one
+  /// How an encoder's pictures lie over the context ranks; only read where there are several.
+  VisionContext vision_context{};
+  BalanceVision balance_vision{};
 
   int64_t tensor_size() const;
   int64_t tensor_rank() const;

@@ -45,6 +45,9 @@ class Family {
   /// @param groups  what the layers exchange activations over; must outlive the model.
   virtual Model build(at::ScalarType dtype, const ModelGroups& groups = {}) const = 0;
 
+  /// Query heads of a layer that attends along the whole sequence: what Ulysses shares out.
+  virtual int64_t query_heads() const = 0;
+
   /// Rules of docs/spec/parallelism.md 1.5 that depend on the model's sizes.
   virtual void validate_layout(const ParallelOptions& options, Problems& problems) const = 0;
 

@@ -52,6 +52,8 @@ class Qwen2_5_VL : public Family {
     return qwen::build(options_, dtype, groups);
   }
 
+  int64_t query_heads() const override { return options_.text.num_attention_heads; }
+
   void validate_layout(const ParallelOptions& parallel, Problems& problems) const override {
     const auto& v = options_.vision;
     const auto& t = options_.text;
@@ -60,11 +62,12 @@ class Qwen2_5_VL : public Family {
                      .key_value_heads = v.num_heads,
                      .mlp = v.intermediate_size},
                     parallel.tensor, problems);
-    validate_tensor({.name = "text",
-                     .heads = t.num_attention_heads,
-                     .key_value_heads = t.num_key_value_heads,
-                     .mlp = t.intermediate_size},
-                    parallel.tensor, problems);
+    const LayerSizes text{.name = "text",
+                          .heads = t.num_attention_heads,
+                          .key_value_heads = t.num_key_value_heads,
+                          .mlp = t.intermediate_size};
+    validate_tensor(text, parallel.tensor, problems);
+    validate_context(text, parallel, problems);
   }
 
   Flow make_flow(const MicroBatch& batch, std::span<const double> weights,

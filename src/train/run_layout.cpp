@@ -4,9 +4,17 @@
 
 namespace triptych {
 
+namespace {
+
+MeshShape mesh_of(const RunOptions& options, const Family& family) {
+  return mesh_shape(options.parallel, family.query_heads() / options.parallel.tensor);
+}
+
+}  // namespace
+
 void validate_layout(const RunOptions& options, const Family& family, int64_t world_size,
                      Problems& problems) {
-  const auto shape = mesh_shape(options.parallel);
+  const auto shape = mesh_of(options, family);
   validate(shape, world_size, problems);
   const int64_t model_ranks = shape.tensor * shape.context * shape.pipeline;
   if (world_size % model_ranks == 0) {
@@ -18,11 +26,12 @@ void validate_layout(const RunOptions& options, const Family& family, int64_t wo
   family.validate_layout(options.parallel, problems);
 }
 
-void check_layout(const RunOptions& options, int64_t world_size) {
+MeshShape check_layout(const RunOptions& options, int64_t world_size) {
   const auto family = read_family(model_request(options));
   Problems problems;
   validate_layout(options, *family, world_size, problems);
   problems.throw_if_any();
+  return mesh_of(options, *family);
 }
 
 }  // namespace triptych

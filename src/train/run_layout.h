@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "base/error.h"
+#include "parallel/mesh.h"
 #include "train/family.h"
 #include "train/run_options.h"
 
@@ -13,8 +14,9 @@ namespace triptych {
 void validate_layout(const RunOptions& options, const Family& family, int64_t world_size,
                      Problems& problems);
 
-/// The same with the sizes from the run's model folder, before anything is started.
+/// The same with the sizes from the run's model folder, before anything is started. Returns the
+/// mesh.
 /// @throws UsageError with all broken rules; Error or UsageError for a model that cannot be read.
-void check_layout(const RunOptions& options, int64_t world_size);
+MeshShape check_layout(const RunOptions& options, int64_t world_size);
 
 }  // namespace triptych

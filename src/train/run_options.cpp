@@ -44,9 +44,6 @@ void validate_parallel(const ParallelOptions& p, Problems& problems) {
                  p.tensor);
   problems.check(p.virtual_chunks == 1 || p.pipeline > 1,
                  "parallel.virtual needs parallel.pipeline > 1, got ", p.pipeline);
-  problems.check(p.ulysses_degree == 0 || p.context % p.ulysses_degree == 0,
-                 "parallel.ulysses_degree (", p.ulysses_degree, ") must divide parallel.context (",
-                 p.context, ")");
   const std::set<Axis> axes(p.order.begin(), p.order.end());
   problems.check(axes.size() == 4 && p.order.size() == 4,
                  "parallel.order must name tensor, context, data and pipeline once each");
@@ -105,7 +102,6 @@ void check_supported(const RunOptions& o, Problems& problems) {
          "pipeline parallelism is");
   refuse(p.virtual_chunks > 1, fmt::format("parallel.virtual = {}", p.virtual_chunks),
          "the interleaved pipeline is");
-  refuse(p.context > 1, fmt::format("parallel.context = {}", p.context), "context parallelism is");
   refuse(p.zero > 1, fmt::format("parallel.zero = {}", p.zero),
          p.zero == 2 ? "sharding of gradients is" : "sharding of parameters is");
   refuse(p.zero_group != decltype(p.zero_group)(ZeroGroup::kAll), "parallel.zero_group",

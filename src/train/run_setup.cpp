@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "parallel/layout_rules.h"
+
 namespace triptych {
 
 c10::DeviceType device_type(DeviceKind kind) {
@@ -34,10 +36,10 @@ ProcessOptions process_options(const RunOptions& options) {
           .check_collectives = options.launch.check_collectives};
 }
 
-MeshShape mesh_shape(const ParallelOptions& options) {
+MeshShape mesh_shape(const ParallelOptions& options, int64_t query_heads) {
   return {.tensor = options.tensor,
           .context = options.context,
-          .ulysses = std::max<int64_t>(1, options.ulysses_degree),
+          .ulysses = ulysses_size(options, query_heads),
           .pipeline = options.pipeline,
           .order = options.order};
 }

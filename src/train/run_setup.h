@@ -22,7 +22,9 @@ at::Device device_of(const RunOptions& options, int64_t local_rank);
 at::ScalarType compute_type(const RunOptions& options);
 
 ProcessOptions process_options(const RunOptions& options);
-MeshShape mesh_shape(const ParallelOptions& options);
+/// @param query_heads  of the text model, on one tensor rank: what a hybrid of Ulysses and ring
+///   with `ulysses_degree = 0` goes by.
+MeshShape mesh_shape(const ParallelOptions& options, int64_t query_heads);
 
 /// Without `device`; the seed also fixes random weights and the first values of adapters.
 ModelRequest model_request(const RunOptions& options);

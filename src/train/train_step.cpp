@@ -73,6 +73,9 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
     optimizer_.finish_micro_batch();
   }
   const auto losses = at::tensor({loss}, at::kDouble).to(settings_.device);
+  // Ranks of one context group counted the same labels, but each found the loss of its own tokens.
+  if (loaded_.groups.context_size() > 1)
+    loaded_.groups.context->all_reduce(losses, ReduceOp::kSum, "loss");
   data_.all_reduce(losses, ReduceOp::kSum, "loss");
 
   StepReport report{.loss = losses.item<double>(),

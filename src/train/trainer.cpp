@@ -263,6 +263,8 @@ void Trainer::validate() {
     }
   }
   const auto sums = at::tensor({mine.loss, mine.tokens}, at::kDouble).to(device_);
+  if (loaded_.groups.context_size() > 1)  // losses of own tokens; labels were counted by all alike
+    loaded_.groups.context->all_reduce(sums.narrow(0, 0, 1), ReduceOp::kSum, "validation");
   data_group_.all_reduce(sums, ReduceOp::kSum, "validation");
   const auto total = sums.cpu();
   const auto* sum = total.const_data_ptr<double>();
@@ -325,8 +327,7 @@ std::optional<Checkpoint> agree_on_resume(ProcessContext& process, const RunOpti
 int train(ProcessContext& process, const ResolvedRun& run, bool overwrite,
           const std::string& version) {
   const auto& options = run.options;
-  check_layout(options, process.world_size());
-  process.set_mesh(mesh_shape(options.parallel));
+  process.set_mesh(check_layout(options, process.world_size()));
   process.compare_configuration(parse_json(options_json(refer(options)), "run options"), version);
   if (options.train.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
   const auto resume = agree_on_resume(process, options, overwrite);

@@ -256,13 +256,37 @@ TEST_F(Runs, TensorRanksComputeWhatOneProcessDoes) {
   for (const auto& [name, bytes] : whole) EXPECT_EQ(bytes.size(), gathered.at(name).size()) << name;
 }
 
+// Context ranks share one sample's tokens and its pictures.
+TEST_F(Runs, ContextRanksComputeWhatOneProcessDoes) {
+  const auto model = model_with_even_heads();
+  const std::string fp32 = "weights = \"random\"\nprecision = \"fp32\"";
+  const auto settings = " --set train.steps=4 --set model.path=" + model.string();
+  train(run_file("one", "", fp32), settings);
+  const auto one = losses(rows("one"));
+  const std::string context = " --nproc 2 --set parallel.context=2";
+  const std::vector<std::string> layouts = {
+      context, context + " --set parallel.context_algorithm=ring --set parallel.vision_context=dsp",
+      " --nproc 4 --set parallel.context=4 --set parallel.context_algorithm=hybrid "
+      "--set parallel.ulysses_degree=2"};
+  for (size_t i = 0; i < layouts.size(); ++i) {
+    const auto name = fmt::format("split_{}", i);
+    train(run_file(name, "", fp32), settings + layouts[i]);
+    const auto split = losses(rows(name));
+    ASSERT_EQ(one.size(), split.size());
+    for (size_t s = 0; s < one.size(); ++s)
+      EXPECT_NEAR(one[s], split[s], 1e-5) << layouts[i] << ", step " << s + 1;
+  }
+}
+
 // A checkpoint of any layout is taken over bit by bit by any other, and the run goes on as it would
 // have.
 TEST_F(Runs, CheckpointsGoFromLayoutToLayout) {
   const auto model = model_with_even_heads();
   const std::vector<std::string> layouts = {
       "", " --nproc 2 --set parallel.tensor=2 --set parallel.sequence=true",
-      " --nproc 4 --set parallel.tensor=2", " --nproc 4 --set parallel.tensor=4"};
+      " --nproc 4 --set parallel.tensor=2",
+      " --nproc 2 --set parallel.context=2 --set parallel.context_algorithm=ring",
+      " --nproc 4 --set parallel.tensor=4"};
   const auto settings = " --set train.steps=4 --set model.path=" + model.string();
   for (const std::string precision : {"fp32", "bf16"}) {
     const auto random = "weights = \"random\"\nprecision = \"" + precision + "\"";
@@ -322,6 +346,18 @@ TEST_F(Runs, LayoutThatCannotBeIsRefusedBeforeAnythingStarts) {
             HasSubstr("vision heads 4 not divisible by tensor 8; allowed: 1, 2, 4"),
             HasSubstr("text heads 4 not divisible by tensor 8")));
   EXPECT_FALSE(fs::exists(folder_ / "never"));
+  const auto context =
+      run(fmt::format("train {} --nproc 8 --set parallel.context=8 --set model.path={}",
+                      file.string(), model_with_even_heads().string()));
+  EXPECT_EQ(context.status, 2);
+  EXPECT_THAT(context.err, HasSubstr("ulysses degree 8 exceeds the 4 query heads of the text model "
+                                     "on a rank (4 heads / tensor 1)"));
+  const auto degree = run(fmt::format(
+      "train {} --nproc 8 --set parallel.context=8 --set parallel.context_algorithm=hybrid --set "
+      "parallel.ulysses_degree=3 --set model.path={}",
+      file.string(), model_with_even_heads().string()));
+  EXPECT_EQ(degree.status, 2);
+  EXPECT_THAT(degree.err, HasSubstr("context 8 is not divisible by ulysses_degree 3"));
   const auto batch =
       run(fmt::format("train {} --nproc 4 --set train.global_batch=6", file.string()));
   EXPECT_EQ(batch.status, 2);

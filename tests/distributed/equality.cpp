@@ -157,8 +157,7 @@ int equality_rank(const Json& config) {
       {.file = folder / "run.toml", .environment = nullptr, .assignments = assignments});
   const auto& options = run.options;
   ProcessContext process(read_launch_environment(), process_options(options));
-  check_layout(options, process.world_size());
-  process.set_mesh(mesh_shape(options.parallel));
+  process.set_mesh(check_layout(options, process.world_size()));
 
   auto request = model_request(options);
   request.groups = model_groups(process, options.parallel);

@@ -27,6 +27,8 @@ std::vector<std::string> set(const std::string& words) {
 
 const std::string kSp = "parallel.tensor=2 parallel.sequence=true ";
 const std::string kTp4Sp = "parallel.tensor=4 parallel.sequence=true ";
+const std::string kRing = "parallel.context=2 parallel.context_algorithm=ring ";
+const std::string kRing4 = "parallel.context=4 parallel.context_algorithm=ring ";
 const std::string kLora =
     R"(model.lora.rank=4 model.lora.alpha=8 model.lora.dropout=0.2 )"
     R"(model.lora.targets=["q_proj","k_proj","v_proj","o_proj","up_proj","down_proj","qkv"] )";
@@ -48,6 +50,30 @@ const std::vector<EqualityRow>& rows() {
       {"tensor 2, sequence, data 2, zero 0", 4, set(kSp + "parallel.zero=0")},
       {"tensor 2, sequence, data 2, other order", 4,
        set(kSp + R"(parallel.order=["data","tensor","context","pipeline"])")},
+      {"ulysses 2", 2, set("parallel.context=2")},
+      {"ulysses 4", 4, set("parallel.context=4")},  // two ranks a key/value head
+      {"ring 2", 2, set(kRing)},
+      {"ring 4", 4, set(kRing4)},
+      {"hybrid 2 x 2", 4,
+       set("parallel.context=4 parallel.context_algorithm=hybrid "
+           "parallel.ulysses_degree=2")},
+      {"ring 2, four packs a micro-batch", 2, set(kRing + "train.micro_batch=4")},
+      {"ring 2, pictures", 2, set(kRing + "parallel.vision_context=pictures")},
+      {"ring 4, dsp vision", 4, set(kRing4 + "parallel.vision_context=dsp")},
+      {"ulysses 2, all pictures everywhere", 2,
+       set("parallel.context=2 parallel.vision_context=pictures parallel.balance_vision=none")},
+      {"ulysses 2, dsp vision, recompute", 2,
+       set("parallel.context=2 parallel.vision_context=dsp recompute.policy=full")},
+      {"ring 2, recompute", 2, set(kRing + "recompute.policy=full")},
+      {"ring 2, lora", 2, set(kRing + kLora)},
+      {"ulysses 2, dsp vision, lora", 2,
+       set("parallel.context=2 parallel.vision_context=dsp " + kLora)},
+      {"ring 2, frozen vision", 2, set(kRing + R"(model.freeze=["vision","projector"])")},
+      {"ulysses 2, data 2", 4, set("parallel.context=2")},
+      {"ring 2, data 2, zero 0", 4, set(kRing + "parallel.zero=0")},
+      {"tensor 2, sequence, ring 2", 4, set(kSp + kRing)},
+      {"tensor 2, sequence, ulysses 2, dsp vision", 4,
+       set(kSp + "parallel.context=2 parallel.vision_context=dsp")},
   };
   return all;
 }

@@ -237,6 +237,87 @@ TEST(Attention, CacheEqualsTheWholeRow) {
   EXPECT_TRUE(at::allclose(cached_attention(q.slice(0, 5), k, v), whole.slice(0, 5), 1e-5, 1e-6));
 }
 
+struct BlockCase {
+  std::vector<int64_t> queries, keys;  // bounds
+  int64_t H, G, K;
+  at::ScalarType dtype;
+  double tolerance;
+};
+class AttentionBlocks : public testing::TestWithParam<BlockCase> {};
+
+// Keys cut in two: the blocks' results, joined by their log-sum-exp, are the attention over all the
+// keys, and the blocks' gradients under the joined out and lse add up to its gradients.
+TEST_P(AttentionBlocks, JoinToTheWhole) {
+  at::manual_seed(0);
+  const auto& c = GetParam();
+  const int64_t T = c.queries.back(), S = c.keys.back();
+  const auto q = at::randn({T, c.H, c.K}).to(c.dtype), dout = at::randn({T, c.H, c.K}).to(c.dtype);
+  const Tensors k{at::randn({S, c.G, c.K}).to(c.dtype), at::randn({T, c.G, c.K}).to(c.dtype)},
+      v{at::randn({S, c.G, c.K}).to(c.dtype), at::randn({T, c.G, c.K}).to(c.dtype)};
+  const auto cu_q = at::tensor(c.queries, at::kLong);
+  const Tensors cu_k{at::tensor(c.keys, at::kLong), cu_q};
+
+  // every segment's keys of both blocks behind one another, in fp64
+  Tensors whole{q.to(at::kDouble).set_requires_grad(true)}, outs;
+  for (const auto* x : {&k, &v}) {
+    for (const auto& part : *x) whole.push_back(part.to(at::kDouble).set_requires_grad(true));
+  }
+  for (size_t i = 0; i + 1 < c.queries.size(); ++i) {
+    const auto cut = [&](const at::Tensor& t, const std::vector<int64_t>& b) {
+      return t.slice(0, b[i], b[i + 1]).repeat_interleave(c.H / t.size(1), 1).transpose(0, 1);
+    };
+    const auto keys = at::cat({cut(whole[1], c.keys), cut(whole[2], c.queries)}, 1),
+               values = at::cat({cut(whole[3], c.keys), cut(whole[4], c.queries)}, 1);
+    const auto z = at::matmul(cut(whole[0], c.queries), keys.transpose(1, 2)) /
+                   std::sqrt(static_cast<double>(c.K));
+    outs.push_back(at::matmul(z.softmax(-1), values).transpose(0, 1));
+  }
+  const auto want = at::cat(outs);
+  torch::autograd::backward({want}, {dout.to(at::kDouble)});
+
+  at::Tensor out, lse;
+  for (size_t b = 0; b < 2; ++b) {
+    const auto part = attention_block(q, k[b], v[b], cu_q, cu_k[b]);
+    const auto wide = part.out.to(part.lse.scalar_type());
+    out = b == 0 ? wide : at::lerp(wide, out, at::sigmoid(lse - part.lse).unsqueeze(2));
+    lse = b == 0 ? part.lse : at::logaddexp(lse, part.lse);
+  }
+  EXPECT_LE(relative(out, want), c.tolerance);
+  at::Tensor dq = at::zeros({T, c.H, c.K});
+  for (size_t b = 0; b < 2; ++b) {
+    const auto part =
+        attention_block_backward(dout, q, k[b], v[b], out.to(c.dtype), lse, cu_q, cu_k[b]);
+    EXPECT_NE(part.dk.scalar_type(), at::kBFloat16);
+    dq = dq + part.dq;
+    EXPECT_LE(relative(part.dk, whole[1 + b].grad()), c.tolerance);
+    EXPECT_LE(relative(part.dv, whole[3 + b].grad()), c.tolerance);
+  }
+  EXPECT_LE(relative(dq, whole[0].grad()), c.tolerance);
+}
+
+// the second segment has no keys in the first block, the last none to query them
+INSTANTIATE_TEST_SUITE_P(
+    Cases, AttentionBlocks,
+    testing::Values(BlockCase{{0, 7, 12, 12}, {0, 4, 4, 9}, 4, 2, 16, at::kDouble, 1e-12},
+                    BlockCase{{0, 7, 12, 12}, {0, 4, 4, 9}, 4, 2, 16, at::kFloat, 1e-5},
+                    BlockCase{{0, 70, 101}, {0, 33, 300}, 8, 2, 128, at::kBFloat16, 3e-2},
+                    BlockCase{{0, 7, 12, 12}, {0, 40, 40, 49}, 2, 2, 80, at::kBFloat16, 3e-2}));
+
+TEST(AttentionErrors, BlocksNeedTheSameSegments) {
+  const auto x = at::zeros({4, 2, 8});
+  EXPECT_THAT(
+      [&] {
+        attention_block(x, x, x, at::tensor({0, 4}, at::kLong), at::tensor({0, 2, 4}, at::kLong));
+      },
+      ThrowsMessage<Error>(HasSubstr("1 segments of queries, 2 of keys")));
+  EXPECT_THAT(
+      [&] {
+        attention_block(x, x, x, at::tensor({0, 1, 4}, at::kLong), at::tensor({0, 2, 4}, at::kLong),
+                        {.causal = true});
+      },
+      ThrowsMessage<Error>(HasSubstr("a causal block needs the same bounds")));
+}
+
 TEST(AttentionErrors, NamesBothHeadCounts) {
   EXPECT_THAT(
       [] {

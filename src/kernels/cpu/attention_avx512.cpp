@@ -182,8 +182,8 @@ void attention_backward(const AttentionShape& s, const AttentionBackward& a) {
   w.q_along.at_least(kQueryBlock / 2 * s.K);
   w.dout_along.at_least(kQueryBlock / 2 * s.K);
   float delta[kQueryBlock];
-  for (int64_t first = 0; first < s.L; first += kQueryBlock) {
-    const int64_t rows = std::min(kQueryBlock, s.L - first);
+  for (int64_t first = 0; first < a.queries; first += kQueryBlock) {
+    const int64_t rows = std::min(kQueryBlock, a.queries - first);
     const AttentionShape block{.L = rows, .Lp = round_up(rows, 2), .K = s.K};
     pack_along(block, {a.q.data + first * a.q.stride, a.q.stride}, w.q_along.data());
     pack_along(block, {a.dout.data + first * a.dout.stride, a.dout.stride}, w.dout_along.data());
@@ -195,6 +195,12 @@ void attention_backward(const AttentionShape& s, const AttentionBackward& a) {
     const int64_t visible = round_up(seen(s, first + rows - 1), 16);
     for (int64_t key = 0; key < visible; key += kKeyBlock) {
       BlockPair{s, a, w, first, rows, key, std::min(kKeyBlock, visible - key), delta}.run();
+    }
+    if (a.dq_wide != nullptr) {
+      for (int64_t r = 0; r < rows; ++r) {
+        std::copy_n(w.dq.data() + r * s.K, s.K, a.dq_wide + (first + r) * a.dq_wide_stride);
+      }
+      continue;
     }
     AttentionShape rounded = s;
     rounded.L = rows;

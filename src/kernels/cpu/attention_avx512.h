@@ -47,12 +47,15 @@ struct AttentionBackward {
   const uint32_t* keys_across;    ///< pack_across of k
   const uint32_t* keys_along;     ///< pack_along of k
   const uint32_t* values_across;  ///< pack_across of v
-  RowsOut dq;
+  int64_t queries = 0;
+  RowsOut dq;                ///< rounded to bf16, or
+  float* dq_wide = nullptr;  ///< fp32 with dq_wide_stride
+  int64_t dq_wide_stride = 0;
   float *dk, *dv;  ///< [Lp, K] fp32, added to
 };
 void attention_backward(const AttentionShape& s, const AttentionBackward& a);
 
-/// Rounds [L, K] fp32 to rows of bf16.
+/// Rounds the first L rows of [.., K] fp32 to rows of bf16.
 void round_rows(const AttentionShape& s, const float* from, RowsOut to);
 
 }  // namespace triptych::cpu::avx512

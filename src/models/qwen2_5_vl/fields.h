@@ -3,6 +3,9 @@
 // The flow of Qwen2.5-VL: the tensors that run from layer to layer. Tensors marked "host" stay on
 // the CPU whatever the device, because they steer the launch of kernels.
 //
+// Where context ranks split the sequence, T, P and C count what this rank holds; segment bounds are
+// those of the whole text, and label rows those of its own tokens.
+//
 // P patches   C cells of 2 x 2 patches   T text tokens, all samples joined   N tokens with a label
 // F patch dim 1176   E vision hidden size   D text hidden size   K head dim (of the tower in
 // question)
@@ -18,9 +21,17 @@ inline constexpr char kWindowIndex[] = "vision.window_index";    // [C] int64
 inline constexpr char kReverseIndex[] = "vision.reverse_index";  // [C] int64
 inline constexpr char kWindowBounds[] = "vision.cu_window";  // host [windows + 1] int64, patches
 inline constexpr char kFrameBounds[] = "vision.cu_frames";   // host [frames + 1] int64, patches
+inline constexpr char kRankPatches[] =
+    "vision.rank_patches";  // host [ranks] int64; context ranks that split windows: P of each, and
+                            // cu_frames counts the patches of all
 inline constexpr char kVisionDropoutKeys[] =
     "vision.dropout_keys";  // [P] int64, window order; only with adapter dropout
-inline constexpr char kFeatures[] = "vision.features";  // [C, D], in the hub's cell order
+// context ranks that share pictures: features go to the ranks whose tokens they are
+inline constexpr char kRouteRows[] = "vision.route_rows";        // int64: cells to send, by rank
+inline constexpr char kRouteSend[] = "vision.route_send";        // host [ranks] int64: how many
+inline constexpr char kRouteReceive[] = "vision.route_receive";  // host [ranks] int64
+inline constexpr char kFeatures[] = "vision.features";  // [C, D], in the hub's cell order, or as
+                                                        // they arrive
 
 // text model
 inline constexpr char kPlainIds[] =

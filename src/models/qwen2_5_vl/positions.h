@@ -17,6 +17,8 @@ struct MediaGrid {
   int64_t t = 1, h = 0, w = 0;  ///< patches
   bool video = false;
   double seconds_per_grid = 1.0;  ///< videos only
+
+  int64_t patches() const { return t * h * w; }
 };
 
 /// Order and segments in which the vision tower works.

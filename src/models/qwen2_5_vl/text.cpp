@@ -18,6 +18,7 @@
 #include "nn/rms_norm.h"
 #include "nn/tensor_region.h"
 #include "nn/vocabulary.h"
+#include "parallel/context_attention.h"
 
 namespace triptych::qwen2_5_vl {
 
@@ -81,6 +82,7 @@ class DecoderLayer : public Layer {
       : Layer(path, "text"),
         options_(o),
         number_(number),
+        groups_(builder.groups()),
         region_(builder),
         input_layernorm_(builder, path + ".input_layernorm", "text", o.hidden_size, o.rms_norm_eps),
         post_attention_layernorm_(builder, path + ".post_attention_layernorm", "text",
@@ -118,8 +120,8 @@ class DecoderLayer : public Layer {
     const auto v_TGK = v_proj_.forward(y_TD, keys_T).unflatten(-1, {-1, K});
     const auto a_THK = flow.has(field::kCacheLength)
                            ? append_and_attend(q_THK, k_TGK, v_TGK, flow)
-                           : varlen_attention(q_THK, k_TGK, v_TGK, flow.at(field::kSampleBounds),
-                                              {.causal = true});
+                           : context_attention(q_THK, k_TGK, v_TGK, flow.at(field::kSampleBounds),
+                                               groups_, {.causal = true});
     return o_proj_.forward(a_THK.flatten(-2), keys_T);
   }
 
@@ -136,6 +138,7 @@ class DecoderLayer : public Layer {
 
   TextOptions options_;
   int64_t number_;
+  ModelGroups groups_;
   TensorRegion region_;
   RmsNorm input_layernorm_, post_attention_layernorm_;
   Linear q_proj_, k_proj_, v_proj_, o_proj_, gate_proj_, up_proj_, down_proj_;

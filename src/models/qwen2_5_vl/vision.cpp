@@ -19,10 +19,17 @@
 #include "nn/linear.h"
 #include "nn/rms_norm.h"
 #include "nn/tensor_region.h"
+#include "parallel/context_attention.h"
+#include "parallel/row_exchange.h"
 
 namespace triptych::qwen2_5_vl {
 
 namespace {
+
+std::vector<int64_t> host_values(const at::Tensor& host) {
+  const auto* values = host.const_data_ptr<int64_t>();
+  return {values, values + host.numel()};
+}
 
 /// Moves the M patches of each cell together: row c of the result is cell index[c].
 at::Tensor permute_cells(const at::Tensor& x_PE, const at::Tensor& index_C, int64_t M) {
@@ -103,6 +110,7 @@ class VisionBlock : public Layer {
       : Layer(path, "vision"),
         options_(options.vision),
         full_(options.vision.full_attention(number)),
+        groups_(builder.groups()),
         region_(builder),
         norm1_(builder, path + ".norm1", "vision", options.vision.hidden_size,
                options.vision.rms_norm_eps),
@@ -137,12 +145,17 @@ class VisionBlock : public Layer {
     const auto [q_PHK, k_PHK, v_PHK] =
         split_rotary(qkv_P3HK, flow.at(field::kVisionCos), flow.at(field::kVisionSin));
     const auto& bounds = flow.at(full_ ? field::kFrameBounds : field::kWindowBounds);
-    const auto a_PHK = varlen_attention(q_PHK, k_PHK, v_PHK, bounds, {.causal = false});
+    const auto& patches = flow.get(field::kRankPatches);
+    const auto a_PHK = full_ && patches.defined()
+                           ? ulysses_attention(q_PHK, k_PHK, v_PHK, bounds, host_values(patches),
+                                               *groups_.context, {.causal = false})
+                           : varlen_attention(q_PHK, k_PHK, v_PHK, bounds, {.causal = false});
     return proj_.forward(a_PHK.flatten(-2), keys_P);
   }
 
   VisionOptions options_;
   bool full_;
+  ModelGroups groups_;
   TensorRegion region_;
   RmsNorm norm1_, norm2_;
   Linear qkv_, proj_, gate_proj_, up_proj_, down_proj_;
@@ -155,6 +168,7 @@ class PatchMerger : public Layer {
         hidden_(options.vision.hidden_size),
         merged_(options.vision.hidden_size * options.vision.cell_patches()),
         out_(options.vision.out_hidden_size),
+        groups_(builder.groups()),
         region_(builder),
         ln_q_(builder, "visual.merger.ln_q", "projector", hidden_, options.vision.rms_norm_eps),
         mlp0_(builder, "visual.merger.mlp.0", "projector", merged_, merged_, true,
@@ -173,7 +187,15 @@ class PatchMerger : public Layer {
                             ? patch_keys_P.reshape({-1, merged_ / hidden_}).select(1, 0)
                             : at::Tensor();
     const auto y_CD = mlp2_.forward(at::gelu(mlp0_.forward(x_CM, keys_C)), keys_C);
-    flow.set(field::kFeatures, y_CD.index_select(0, flow.at(field::kReverseIndex)));
+    auto features_CD = y_CD.index_select(0, flow.at(field::kReverseIndex));
+    if (flow.has(field::kRouteRows)) {  // to the ranks whose tokens they are
+      features_CD = route_rows(features_CD,
+                               {.rows = flow.at(field::kRouteRows),
+                                .send = host_values(flow.at(field::kRouteSend)),
+                                .receive = host_values(flow.at(field::kRouteReceive))},
+                               *groups_.context);
+    }
+    flow.set(field::kFeatures, features_CD);
     for (const char* done : {field::kVisionHidden, field::kVisionCos, field::kVisionSin})
       flow.erase(done);
   }
@@ -186,6 +208,7 @@ class PatchMerger : public Layer {
 
  private:
   int64_t hidden_, merged_, out_;
+  ModelGroups groups_;
   TensorRegion region_;
   RmsNorm ln_q_;
   Linear mlp0_, mlp2_;

@@ -1,0 +1,246 @@
+#include "parallel/row_exchange.h"
+
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/grad_mode.h>
+
+#include <numeric>
+
+#include "base/error.h"
+
+namespace triptych {
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using Counts = std::vector<int64_t>;
+
+int64_t sum(const Counts& counts) {
+  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
+}
+
+/// A group outlives the graph; autograd keeps plain numbers.
+int64_t as_number(Group& group) { return reinterpret_cast<int64_t>(&group); }
+Group& group_of(AutogradContext* ctx) {
+  return *reinterpret_cast<Group*>(ctx->saved_data["group"].toInt());
+}
+
+at::Tensor exchanged(const at::Tensor& x, const Counts& send, const Counts& receive, Group& group,
+                     const char* tag) {
+  auto sizes = x.sizes().vec();
+  sizes[0] = sum(receive);
+  const auto result = at::empty(sizes, x.options());
+  group.all_to_all(result, x.contiguous(), receive, send, tag);
+  return result;
+}
+
+class ExchangeRows : public torch::autograd::Function<ExchangeRows> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const Counts& send,
+                            const Counts& receive, int64_t group) {
+    ctx->saved_data["send"] = send;
+    ctx->saved_data["receive"] = receive;
+    ctx->saved_data["group"] = group;
+    return exchanged(x, send, receive, group_of(ctx), "rows");
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const at::NoGradGuard no_grad;
+    return {exchanged(grads[0], ctx->saved_data["receive"].toIntVector(),
+                      ctx->saved_data["send"].toIntVector(), group_of(ctx), "rows, backward"),
+            {},
+            {},
+            {}};
+  }
+};
+
+class RouteRows : public torch::autograd::Function<RouteRows> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& rows,
+                            const Counts& send, const Counts& receive, int64_t group) {
+    ctx->save_for_backward({rows});
+    ctx->saved_data["sizes"] = x.sizes().vec();
+    ctx->saved_data["send"] = send;
+    ctx->saved_data["receive"] = receive;
+    ctx->saved_data["group"] = group;
+    return exchanged(x.index_select(0, rows), send, receive, group_of(ctx), "route");
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const at::NoGradGuard no_grad;
+    const auto home =
+        exchanged(grads[0], ctx->saved_data["receive"].toIntVector(),
+                  ctx->saved_data["send"].toIntVector(), group_of(ctx), "route, backward");
+    const auto dx = at::zeros(ctx->saved_data["sizes"].toIntVector(), home.options());
+    dx.index_add_(0, ctx->get_saved_variables()[0], home);
+    return {dx, {}, {}, {}, {}};
+  }
+};
+
+/// Parts of x along `dim`, each as rows of one flat buffer, by member.
+at::Tensor flat_parts(const at::Tensor& x, int64_t dim, const Counts& sizes) {
+  std::vector<at::Tensor> parts;
+  int64_t begin = 0;
+  for (const auto n : sizes) {
+    parts.push_back(x.narrow(dim, begin, n).reshape({-1}));
+    begin += n;
+  }
+  return at::cat(parts);
+}
+
+at::Tensor switched(const at::Tensor& x, int64_t from, int64_t to, const Counts& from_sizes,
+                    const Counts& to_sizes, Group& group) {
+  const int64_t me = group.rank();
+  auto shape = x.sizes().vec();  // of the piece from member i, but for dim `from`
+  const int64_t others = [&] {
+    int64_t product = 1;
+    for (size_t d = 0; d < shape.size(); ++d) {
+      if (static_cast<int64_t>(d) != from && static_cast<int64_t>(d) != to) product *= shape[d];
+    }
+    return product;
+  }();
+  shape[to] = to_sizes[me];
+  Counts send, receive;
+  for (int64_t i = 0; i < group.size(); ++i) {
+    send.push_back(others * from_sizes[me] * to_sizes[i]);
+    receive.push_back(others * from_sizes[i] * to_sizes[me]);
+  }
+  const auto flat = exchanged(flat_parts(x, to, to_sizes), send, receive, group, "switch");
+  std::vector<at::Tensor> parts;
+  int64_t begin = 0;
+  for (int64_t i = 0; i < group.size(); ++i) {
+    shape[from] = from_sizes[i];
+    parts.push_back(flat.narrow(0, begin, receive[i]).view(shape));
+    begin += receive[i];
+  }
+  return at::cat(parts, from);
+}
+
+class SwitchDim : public torch::autograd::Function<SwitchDim> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, int64_t from, int64_t to,
+                            const Counts& from_sizes, const Counts& to_sizes, int64_t group) {
+    ctx->saved_data["from"] = from;
+    ctx->saved_data["to"] = to;
+    ctx->saved_data["from_sizes"] = from_sizes;
+    ctx->saved_data["to_sizes"] = to_sizes;
+    ctx->saved_data["group"] = group;
+    return switched(x, from, to, from_sizes, to_sizes, group_of(ctx));
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const at::NoGradGuard no_grad;
+    auto& data = ctx->saved_data;
+    return {
+        switched(grads[0], data["to"].toInt(), data["from"].toInt(), data["to_sizes"].toIntVector(),
+                 data["from_sizes"].toIntVector(), group_of(ctx)),
+        {},
+        {},
+        {},
+        {},
+        {}};
+  }
+};
+
+at::Tensor my_part(const at::Tensor& x, int64_t dim, const Counts& sizes, int64_t me) {
+  const int64_t begin = std::accumulate(sizes.begin(), sizes.begin() + me, int64_t{0});
+  return x.narrow(dim, begin, sizes[me]);
+}
+
+at::Tensor gathered(const at::Tensor& x, int64_t dim, const Counts& sizes, Group& group) {
+  // the same rows for everyone: an all-to-all copes with parts of different size
+  Counts send, receive;
+  std::vector<at::Tensor> copies(static_cast<size_t>(group.size()), x.reshape({-1}));
+  const int64_t row = sizes[group.rank()] > 0 ? x.numel() / sizes[group.rank()] : -1;
+  auto shape = x.sizes().vec();
+  int64_t others = 1;
+  for (size_t d = 0; d < shape.size(); ++d) {
+    if (static_cast<int64_t>(d) != dim) others *= shape[d];
+  }
+  require(row < 0 || row == others, "gather of ", group.name(), ": dim ", dim, " of ", x.sizes(),
+          " must have size ", sizes[group.rank()]);
+  for (const auto n : sizes) {
+    send.push_back(x.numel());
+    receive.push_back(others * n);
+  }
+  const auto flat = exchanged(at::cat(copies), send, receive, group, "gather");
+  std::vector<at::Tensor> parts;
+  int64_t begin = 0;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    shape[dim] = sizes[i];
+    parts.push_back(flat.narrow(0, begin, receive[i]).view(shape));
+    begin += receive[i];
+  }
+  return at::cat(parts, dim);
+}
+
+template <bool kSplit>
+class SplitOrGather : public torch::autograd::Function<SplitOrGather<kSplit>> {
+ public:
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, int64_t dim,
+                            const Counts& sizes, int64_t group) {
+    ctx->saved_data["dim"] = dim;
+    ctx->saved_data["sizes"] = sizes;
+    ctx->saved_data["group"] = group;
+    return run(kSplit, x, dim, sizes, group_of(ctx));
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const at::NoGradGuard no_grad;
+    return {run(!kSplit, grads[0], ctx->saved_data["dim"].toInt(),
+                ctx->saved_data["sizes"].toIntVector(), group_of(ctx)),
+            {},
+            {},
+            {}};
+  }
+
+ private:
+  static at::Tensor run(bool split, const at::Tensor& x, int64_t dim, const Counts& sizes,
+                        Group& group) {
+    return split ? my_part(x, dim, sizes, group.rank()).contiguous()
+                 : gathered(x, dim, sizes, group);
+  }
+};
+
+}  // namespace
+
+at::Tensor exchange_rows(const at::Tensor& x_RD, const std::vector<int64_t>& send,
+                         const std::vector<int64_t>& receive, Group& group) {
+  if (group.size() == 1) return x_RD;
+  return ExchangeRows::apply(x_RD, send, receive, as_number(group));
+}
+
+at::Tensor route_rows(const at::Tensor& x_RD, const RowRoute& route, Group& group) {
+  return RouteRows::apply(x_RD, route.rows, route.send, route.receive, as_number(group));
+}
+
+at::Tensor switch_dim(const at::Tensor& x, int64_t from, int64_t to,
+                      const std::vector<int64_t>& from_sizes, const std::vector<int64_t>& to_sizes,
+                      Group& group) {
+  const auto me = static_cast<size_t>(group.rank());
+  require(from != to && static_cast<int64_t>(from_sizes.size()) == group.size() &&
+              static_cast<int64_t>(to_sizes.size()) == group.size() &&
+              x.size(from) == from_sizes[me] && x.size(to) == sum(to_sizes),
+          "switch of ", group.name(), ": ", x.sizes(), " must hold part ", me, " of dim ", from,
+          " and the whole of dim ", to);
+  if (group.size() == 1) return x;
+  return SwitchDim::apply(x, from, to, from_sizes, to_sizes, as_number(group));
+}
+
+at::Tensor split_dim(const at::Tensor& x, int64_t dim, const std::vector<int64_t>& sizes,
+                     Group& group) {
+  require(x.size(dim) == sum(sizes), "split of ", group.name(), ": dim ", dim, " of ", x.sizes(),
+          " must have size ", sum(sizes));
+  if (group.size() == 1) return x;
+  return SplitOrGather<true>::apply(x, dim, sizes, as_number(group));
+}
+
+at::Tensor gather_dim(const at::Tensor& x, int64_t dim, const std::vector<int64_t>& sizes,
+                      Group& group) {
+  if (group.size() == 1) return x;
+  return SplitOrGather<false>::apply(x, dim, sizes, as_number(group));
+}
+
+}  // namespace triptych
