@@ -79,7 +79,7 @@ void fill_random(at::Tensor& values, const Parameter& parameter, uint64_t seed) 
 
 void initialise(const ParameterList& parameters, uint64_t seed, at::Device device) {
   for (const auto& parameter : parameters) {
-    if (!parameter->value.is_meta()) continue;
+    if (!parameter->held || !parameter->value.is_meta()) continue;
     const auto dtype = parameter->value.scalar_type();
     at::Tensor values;
     switch (parameter->init.kind) {

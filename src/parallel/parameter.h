@@ -12,6 +12,8 @@
 
 namespace triptych {
 
+class WeightGradients;
+
 /// How a parameter lies over the mesh. Loading, saving, resharding, the gradient norm, weight decay
 /// and the sharded optimizer read this and nothing else.
 struct Placement {
@@ -36,6 +38,10 @@ struct Parameter {
   Placement placement;
   at::Tensor value;  ///< what this rank holds
   bool trained = true;
+  bool held = true;   ///< a layer of this rank's pipeline stage uses it; else it stays on meta
+  int64_t owner = 0;  ///< the first pipeline rank whose layers use it: saves it, counts it in norms
+  /// Where the weight gradients of its products may be put off to; null: nowhere.
+  std::shared_ptr<WeightGradients> weight_gradients;
   /// Standard deviation of the reference's random initialisation; constant for `weights =
   /// "random"`.
   struct Init {

@@ -69,6 +69,7 @@ void check_tied_copy(const LoadedModel& loaded, const HubFolder& folder) {
   for (const auto& name : folder.names()) {
     if (loaded.family->canonical_name(name) != "lm_head.weight") continue;
     if (loaded.find(name) != nullptr) return;
+    if (!loaded.model.parameter("model.embed_tokens.weight").held) return;
     const auto& embedding = loaded.model.parameter("model.embed_tokens.weight").value;
     if (!folder.read(name, embedding.scalar_type()).equal(embedding.cpu())) {
       log_warning("{}: '{}' differs from the embedding it is tied to and is not used",
@@ -83,6 +84,7 @@ void read_weights(LoadedModel& loaded, const HubFolder& folder, at::Device devic
     const auto it = parameters.find(loaded.family->canonical_name(name));
     if (it == parameters.end()) continue;
     auto& parameter = *it->second;
+    if (!parameter.held) continue;
     if (parameter.value.is_meta()) {
       parameter.value = folder.read(name, parameter.value.scalar_type())
                             .to(device)
@@ -140,6 +142,8 @@ void read_adapter(LoadedModel& loaded, const Adapter& adapter,
     require(tensor.sizes() == at::IntArrayRef(parameter.full_shape), folder.string(), ": tensor '",
             stored, "' is ", tensor.sizes(), ", the model expects ",
             at::IntArrayRef(parameter.full_shape));
+    used += parameter.name.find(".lora_") != std::string::npos;
+    if (!parameter.held) continue;
     if (parameter.value.is_meta()) {
       parameter.value =
           tensor.to(parameter.value.scalar_type(), /*non_blocking=*/false, /*copy=*/true)
@@ -147,7 +151,6 @@ void read_adapter(LoadedModel& loaded, const Adapter& adapter,
     } else {
       parameter.value.detach().copy_(tensor);
     }
-    used += parameter.name.find(".lora_") != std::string::npos;
   }
   const auto wanted = std::count_if(parameters.begin(), parameters.end(), [](const auto& p) {
     return p.first.find(".lora_") != std::string::npos;
@@ -215,6 +218,7 @@ at::ScalarType compute_type_of(const std::filesystem::path& folder) {
 LoadedModel load_model(const ModelRequest& request) {
   LoadedModel loaded;
   loaded.folder = request.folder;
+  loaded.device = request.device;
   loaded.config = read_config(request);
   loaded.family = make_family(loaded.config, (request.folder / "config.json").string(),
                               request.preset, request.video_position_rule);
@@ -241,6 +245,8 @@ LoadedModel load_model(const ModelRequest& request) {
     loaded.lora = request.lora;
   }
   if (loaded.lora) attach_adapters(loaded, *loaded.lora);
+  loaded.cut = StageCut::whole(static_cast<int64_t>(loaded.model.layers.size()));
+  if (request.place) request.place(loaded);
   if (request.meta_only) return loaded;
 
   if (loaded.source) {
@@ -264,7 +270,9 @@ void load_weights(LoadedModel& loaded, const std::filesystem::path& weights) {
   }
   const auto folder = HubFolder::open(weights);
   check_against_folder(loaded, folder);
-  read_weights(loaded, folder, loaded.model.parameters.front()->value.device());
+  for (const auto& parameter : loaded.model.parameters) {
+    if (parameter->held) return read_weights(loaded, folder, parameter->value.device());
+  }
 }
 
 TensorProvider weight_provider(const LoadedModel& loaded) {
@@ -274,8 +282,25 @@ TensorProvider weight_provider(const LoadedModel& loaded) {
     // A frozen tensor goes out as it came in, also when it is computed with in another precision.
     if (!parameter->trained && loaded.source && loaded.source->contains(stored))
       return loaded.source->view(stored);
-    return parameter->value.detach();
+    return whole_value(loaded, *parameter);
   };
+}
+
+bool is_spread(const LoadedModel& loaded) {
+  return loaded.pipeline != nullptr && loaded.pipeline->size() > 1;
+}
+
+at::Tensor whole_value(const LoadedModel& loaded, const Parameter& parameter) {
+  const bool spread = is_spread(loaded);
+  const bool owner = !spread || parameter.owner == loaded.pipeline->rank();
+  auto value = owner ? parameter.value.detach() : at::Tensor();
+  if (!spread) return value;
+  const auto here = owner ? value.device() : loaded.device;
+  value = owner ? value.contiguous()
+                : at::empty(parameter.full_shape,
+                            at::TensorOptions(here).dtype(parameter.value.scalar_type()));
+  loaded.pipeline->broadcast(value, parameter.owner, parameter.name);
+  return value;
 }
 
 std::vector<std::pair<std::string, at::Tensor>> adapter_tensors(const LoadedModel& loaded) {
@@ -283,8 +308,8 @@ std::vector<std::pair<std::string, at::Tensor>> adapter_tensors(const LoadedMode
   for (const auto* linear : loaded.model.linears) {
     if (!linear->lora) continue;
     const auto module = loaded.family->module_path(linear->path());
-    tensors.emplace_back(module + ".lora_A.weight", linear->lora->a_RI->value.detach());
-    tensors.emplace_back(module + ".lora_B.weight", linear->lora->b_OR->value.detach());
+    tensors.emplace_back(module + ".lora_A.weight", whole_value(loaded, *linear->lora->a_RI));
+    tensors.emplace_back(module + ".lora_B.weight", whole_value(loaded, *linear->lora->b_OR));
   }
   return tensors;
 }
@@ -296,13 +321,18 @@ std::vector<SideFile> model_side_files(const LoadedModel& loaded) {
   return files;
 }
 
-void save_model(const LoadedModel& loaded, const std::filesystem::path& folder) {
+void save_model(const LoadedModel& loaded, const std::filesystem::path& folder, bool writes) {
   if (loaded.lora) {
     Adapter adapter{.config = *loaded.lora};
     if (!loaded.folder.empty())
       adapter.config.base_model = std::filesystem::absolute(loaded.folder).string();
     for (auto& [name, tensor] : adapter_tensors(loaded)) adapter.tensors.emplace(name, tensor);
-    save_adapter(folder, adapter);
+    if (writes) save_adapter(folder, adapter);
+    return;
+  }
+  if (!writes) {  // takes part in gathering what the writing rank asks for
+    const auto provider = weight_provider(loaded);
+    for (const auto& name : loaded.layout.names()) provider(name);
     return;
   }
   save_hub_folder(folder, loaded.layout, weight_provider(loaded), model_side_files(loaded),

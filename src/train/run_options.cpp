@@ -103,10 +103,6 @@ void check_supported(const RunOptions& o, Problems& problems) {
          "one adapter for q, k and v is");
   refuse(p.tensor > 1, fmt::format("parallel.tensor = {}", p.tensor), "tensor parallelism is");
   refuse(p.sequence, "parallel.sequence = true", "sequence parallelism is");
-  refuse(p.pipeline > 1, fmt::format("parallel.pipeline = {}", p.pipeline),
-         "pipeline parallelism is");
-  refuse(p.virtual_chunks > 1, fmt::format("parallel.virtual = {}", p.virtual_chunks),
-         "the interleaved pipeline is");
   refuse(p.context > 1, fmt::format("parallel.context = {}", p.context), "context parallelism is");
   refuse(p.zero > 1, fmt::format("parallel.zero = {}", p.zero),
          p.zero == 2 ? "sharding of gradients is" : "sharding of parameters is");

@@ -61,7 +61,8 @@ void add_vision(Flow& flow, const VisionOptions& options, std::span<const Sample
                 std::span<const MediaGrid> grids, const FlowSettings& settings) {
   const auto index = vision_index(grids, options);
   const int64_t P = static_cast<int64_t>(index.rows.size()), M = options.cell_patches();
-  flow.set(field::kPixels, gather_pixels(samples, P, options.patch_dim(), settings));
+  if (settings.pixels)
+    flow.set(field::kPixels, gather_pixels(samples, P, options.patch_dim(), settings));
 
   // Half of the head dim turns with the row, half with the column; the tables follow the windows'
   // order.
@@ -158,7 +159,7 @@ Flow make_flow(const Options& options, std::span<const SampleView> samples,
   for (const auto& sample : samples) {
     for (const auto& medium : sample.media) grids.push_back(medium.grid);
   }
-  if (!grids.empty()) add_vision(flow, options.vision, samples, grids, settings);
+  if (!grids.empty() && settings.vision) add_vision(flow, options.vision, samples, grids, settings);
 
   TextPositions joined;
   std::vector<int64_t> plain_ids, order, bounds{0}, last_rows, dropout_keys;

@@ -8,7 +8,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/linear.h>
 
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
@@ -44,8 +43,7 @@ class PatchEmbed : public Layer {
     const auto& pixels_PF = flow.get(field::kPixels);
     if (!pixels_PF.defined()) return;
     // Stride equals kernel size, so the convolution is one matrix product.
-    const auto& weight = weight_->value;
-    const auto x_PE = at::linear(pixels_PF.to(weight.scalar_type()), weight.flatten(1));
+    const auto x_PE = linear(pixels_PF.to(weight_->value.scalar_type()), *weight_);
     flow.set(field::kVisionHidden,
              permute_cells(x_PE, flow.at(field::kWindowIndex), options_.cell_patches()));
     flow.erase(field::kPixels);
