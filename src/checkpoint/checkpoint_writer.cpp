@@ -156,7 +156,7 @@ void CheckpointWriter::Implementation::plan_optimizer(std::vector<OptimizerPiece
   std::map<std::string, int> seen;
   for (auto& piece : pieces) {
     std::string name = piece.parameter + "." + piece.kind;
-    if (seen[name]++ > 0) name += fmt::format("@{}", piece.begin);  // a second range of the same
+    if (const int again = seen[name]++; again > 0) name += fmt::format("@{}", again);  // its ranges
     const Geometry geometry{piece.shape, piece.slice};
     require(0 <= piece.begin && piece.begin <= piece.end && piece.end <= geometry.numel(),
             "checkpoint: ", name, " has ", geometry.numel(), " elements, to be saved are [",

@@ -10,6 +10,7 @@
 #include "cli/version.h"
 #include "parallel/launch_environment.h"
 #include "parallel/launcher.h"
+#include "train/run_layout.h"
 #include "train/run_setup.h"
 #include "train/trainer.h"
 
@@ -68,6 +69,7 @@ int run_train(const Arguments& arguments) {
   require<UsageError>(environment.launcher == "none", "--nproc ", processes,
                       ": the environment already places this process (", environment.launcher,
                       "); leave --nproc away, or unset its variables");
+  check_layout(run.options, processes);
   return launch_workers({.processes = processes,
                          .max_restarts = run.options.launch.max_restarts,
                          .threads = run.options.threads},

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 
 namespace triptych {
 
@@ -10,6 +11,15 @@ struct LinearCrossEntropyOptions {
   /// Most bytes for logits that are kept between the two passes over the vocabulary. When all fit,
   /// each logit is computed once; otherwise the second pass computes them again, chunk by chunk.
   int64_t logits_bytes = int64_t{256} << 20;
+};
+
+/// The weight's rows are words [first, first + rows) of `size`; others hold the rest. `join` is
+/// called once between the two passes over the vocabulary with fp32 (fp64) tensors [N]: the
+/// log-sum-exp over these words and the logit of the label, 0 where it is not among them. It
+/// replaces them in place by the log-sum-exp over all words and the sum of the logits.
+struct VocabularyPart {
+  int64_t first = 0, size = 0;
+  std::function<void(const at::Tensor& lse_N, const at::Tensor& target_N)> join;
 };
 
 struct CrossEntropy {
@@ -38,5 +48,13 @@ CrossEntropy linear_cross_entropy(const at::Tensor& h_ND, const at::Tensor& weig
                                   const at::Tensor& labels_N,
                                   const at::Tensor& token_weights_N = {},
                                   const LinearCrossEntropyOptions& options = {});
+
+/// The same where `weight_VD` is a part of the vocabulary; labels are numbers of the whole one.
+/// Total and losses are those of the whole, the gradient of h is this part's share, to be summed
+/// over all parts. `join` is called also for N = 0.
+CrossEntropy linear_cross_entropy(const at::Tensor& h_ND, const at::Tensor& weight_VD,
+                                  const at::Tensor& labels_N, const at::Tensor& token_weights_N,
+                                  const LinearCrossEntropyOptions& options,
+                                  const VocabularyPart& part);
 
 }  // namespace triptych

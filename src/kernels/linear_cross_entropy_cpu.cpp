@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kernels/cpu/kernels.h"
@@ -32,25 +33,29 @@ int64_t slab_rows(int64_t N, int64_t V, int64_t D) {
 class Head {
  public:
   Head(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& labels,
-       const at::Tensor& token_weights, int64_t logits_bytes)
+       const at::Tensor& token_weights, int64_t logits_bytes, const VocabularyPart* part)
       : N_(h.size(0)),
         V_(weight.size(0)),
         D_(h.size(1)),
         shape_{N_, round_up(N_, 32), D_},
+        part_(part),
         rows_(slab_rows(N_, V_, D_)),
         slabs_((V_ + rows_ - 1) / rows_),
         weight_(weight),
         columns_(at::empty({D_ / 2, shape_.Np}, h.options().dtype(at::kInt))),
         pairs_(at::empty({shape_.Np / 2, D_}, h.options().dtype(at::kInt))),
-        labels_(shape_.Np, -1),
+        labels_(shape_.Np, kNowhere),
         weights_(shape_.Np, 0),
-        lse_(shape_.Np, 0) {
+        lse_(shape_.Np, 0),
+        counted_(N_, false) {
     cpu::avx512::pack_head_rows(shape_, read<Bf16>(h), packed(columns_), packed(pairs_));
     const auto* label = labels.const_data_ptr<int64_t>();
     const auto* token_weight = token_weights.const_data_ptr<float>();
     for (int64_t n = 0; n < N_; ++n) {
-      labels_[n] = label[n];
-      if (label[n] >= 0) weights_[n] = token_weight[n];
+      if (label[n] < 0) continue;
+      labels_[n] = label[n] - (part == nullptr ? 0 : part->first);
+      weights_[n] = token_weight[n];
+      counted_[n] = true;
     }
     if (V_ * shape_.Np * int64_t{sizeof(Bf16)} <= logits_bytes) {
       kept_ = at::empty({V_, shape_.Np}, h.options());
@@ -83,8 +88,15 @@ class Head {
       }
       const double lse = most + std::log(total);
       lse_[n] = static_cast<float>(lse);
-      if (labels_[n] >= 0) losses[n] = static_cast<float>(lse - target[n]);
+      if (counted_[n]) losses[n] = static_cast<float>(lse - target[n]);
     }
+    if (part_ == nullptr) return losses;
+
+    const auto all = [&](std::vector<float>& values) {
+      return at::from_blob(values.data(), {N_}, at::kFloat);
+    };
+    part_->join(all(lse_), all(target));
+    for (int64_t n = 0; n < N_; ++n) losses[n] = counted_[n] ? lse_[n] - target[n] : 0;
     return losses;
   }
 
@@ -123,6 +135,8 @@ class Head {
   }
 
  private:
+  static constexpr int64_t kNowhere = std::numeric_limits<int64_t>::min() / 2;  // in no slab
+
   static uint32_t* packed(const at::Tensor& x) {
     return reinterpret_cast<uint32_t*>(x.mutable_data_ptr<int32_t>());
   }
@@ -141,10 +155,12 @@ class Head {
 
   int64_t N_, V_, D_;
   HeadShape shape_;
+  const VocabularyPart* part_;
   int64_t rows_, slabs_;  // vocabulary rows of a slab, their number
   at::Tensor weight_, columns_, pairs_, kept_;
   std::vector<int64_t> labels_;
   std::vector<float> weights_, lse_;
+  std::vector<bool> counted_;
 };
 
 }  // namespace
@@ -159,9 +175,10 @@ bool has_fast_cross_entropy(const at::Tensor& h, const at::Tensor& weight) {
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> fast_linear_cross_entropy(
     const at::Tensor& h, const at::Tensor& weight, const at::Tensor& labels,
-    const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh, bool want_dweight) {
+    const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh, bool want_dweight,
+    const VocabularyPart* part) {
   Head head(h.contiguous(), weight.contiguous(), labels.contiguous(),
-            token_weights.to(at::kFloat).contiguous(), logits_bytes);
+            token_weights.to(at::kFloat).contiguous(), logits_bytes, part);
   const auto losses = head.losses();
   at::Tensor dh, dweight;
   if (want_dh) dh = at::empty_like(h, at::MemoryFormat::Contiguous);
@@ -176,8 +193,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> fast_linear_cross_ent
 bool has_fast_cross_entropy(const at::Tensor&, const at::Tensor&) { return false; }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> fast_linear_cross_entropy(
-    const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, bool,
-    bool) {
+    const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, bool, bool,
+    const VocabularyPart*) {
   return {};
 }
 

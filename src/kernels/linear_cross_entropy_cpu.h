@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <tuple>
 
+#include "kernels/linear_cross_entropy.h"
+
 namespace triptych {
 
 /// Whether this CPU and these sizes have the fast path; otherwise use the reference.
@@ -16,6 +18,7 @@ bool has_fast_cross_entropy(const at::Tensor& h, const at::Tensor& weight);
 /// slabs depend on sizes only, so the result is the same on any number of threads.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> fast_linear_cross_entropy(
     const at::Tensor& h, const at::Tensor& weight, const at::Tensor& labels,
-    const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh, bool want_dweight);
+    const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh, bool want_dweight,
+    const VocabularyPart* part = nullptr);
 
 }  // namespace triptych

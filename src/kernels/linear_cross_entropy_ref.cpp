@@ -11,7 +11,8 @@ namespace triptych::reference {
 // chunk's logits into gradients. With one chunk its logits are kept and computed once.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> linear_cross_entropy(
     const at::Tensor& h, const at::Tensor& weight, const at::Tensor& labels,
-    const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh, bool want_dweight) {
+    const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh, bool want_dweight,
+    const VocabularyPart* part) {
   const int64_t N = h.size(0), V = weight.size(0);
   const auto wide = h.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const auto row = h.options().dtype(wide);
@@ -19,7 +20,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> linear_cross_entropy(
   const int64_t chunk = std::clamp<int64_t>(logits_bytes / row_bytes, 1, std::max<int64_t>(V, 1));
 
   const auto counted = labels.ge(0);
-  const auto targets = labels.clamp_min(0);
+  // A word outside of this part is in none of its chunks.
+  const auto targets = labels.clamp_min(0) - (part == nullptr ? 0 : part->first);
   const auto weights = at::where(counted, token_weights.to(wide), at::zeros({}, row));
   auto logits_of = [&](int64_t begin, int64_t end) {
     return at::linear(h, weight.slice(0, begin, end)).to(wide);
@@ -37,6 +39,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> linear_cross_entropy(
     target_logit = at::where(here, z.gather(1, column).squeeze(1), target_logit);
     if (chunk >= V) kept = z;
   }
+  if (part != nullptr) part->join(lse, target_logit);
   const auto losses = at::where(counted, lse - target_logit, at::zeros({}, row));
   const auto total = (losses.to(at::kDouble) * weights.to(at::kDouble)).sum();
   if (!want_dh && !want_dweight) return {total, losses, {}, {}};

@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "kernels/adamw.h"
+#include "kernels/linear_cross_entropy.h"
 
 namespace triptych::reference {
 
@@ -29,10 +30,11 @@ at::Tensor swiglu(const at::Tensor& gate, const at::Tensor& up);
 Pair swiglu_backward(const at::Tensor& dy, const at::Tensor& gate, const at::Tensor& up);
 
 /// (total, losses, dh, dweight); the gradients are of `total` and undefined unless asked for.
-/// Chunks of the vocabulary of at most `logits_bytes`.
+/// Chunks of the vocabulary of at most `logits_bytes`. `part`: null for the whole vocabulary.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> linear_cross_entropy(
     const at::Tensor& h, const at::Tensor& weight, const at::Tensor& labels,
-    const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh, bool want_dweight);
+    const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh, bool want_dweight,
+    const VocabularyPart* part = nullptr);
 
 /// (out, lse)
 Pair varlen_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,

@@ -10,7 +10,7 @@
 namespace triptych {
 
 at::Tensor token_dropout(const at::Tensor& x_TD, const at::Tensor& keys_T, uint64_t site,
-                         double probability) {
+                         double probability, int64_t first_column) {
   require(probability >= 0 && probability < 1, "dropout: probability ", probability,
           " must be in [0, 1)");
   require(x_TD.dim() == 2 && keys_T.dim() == 1 && keys_T.size(0) == x_TD.size(0),
@@ -26,11 +26,11 @@ at::Tensor token_dropout(const at::Tensor& x_TD, const at::Tensor& keys_T, uint6
   at::parallel_for(0, T, 16, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const RandomKey random{static_cast<uint64_t>(key[t]), RandomStream::kLoraDropout};
-      for (int64_t d = 0; d < D; d += 4) {
-        const auto bits = philox(random, static_cast<uint64_t>(d / 4), site);
-        for (int64_t i = 0; i < 4 && d + i < D; ++i) {
-          mask[t * D + d + i] = uniform_from_bits(bits[i]) < probability ? 0.0F : kept;
-        }
+      uint32x4 bits{};
+      for (int64_t d = 0; d < D; ++d) {
+        const auto column = static_cast<uint64_t>(first_column + d);
+        if (d == 0 || column % 4 == 0) bits = philox(random, column / 4, site);
+        mask[t * D + d] = uniform_from_bits(bits[column % 4]) < probability ? 0.0F : kept;
       }
     }
   });

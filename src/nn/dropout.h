@@ -12,8 +12,9 @@ namespace triptych {
 /// @param x_TD    floating point, [T, D].
 /// @param keys_T  int64; the caller derives one from (seed, step, sample, position of the token).
 /// @param site    which dropout of the model this is.
+/// @param first_column  number of x's first column where x is a part of the columns.
 /// @throws Error  unless 0 <= probability < 1.
 at::Tensor token_dropout(const at::Tensor& x_TD, const at::Tensor& keys_T, uint64_t site,
-                         double probability);
+                         double probability, int64_t first_column = 0);
 
 }  // namespace triptych

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 #include <mutex>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/format.h"
@@ -27,6 +28,7 @@ struct Trained {
   ParameterPtr parameter;
   double weight_decay = 0;
   bool counted = true;      ///< in the norm; false for a copy that another tensor rank counts
+  bool summed = false;      ///< over the tensor ranks, after the last backward
   int64_t steps = 0;        ///< updates of this parameter
   bool has_main = false;    ///< `main` holds a gradient of this step
   bool in_step = false;     ///< some rank has a gradient of this step
@@ -54,7 +56,8 @@ struct Bucket {
   std::vector<size_t> trained;
   std::vector<Piece> pieces;
   int64_t shard_begin = 0, shard_size = 0;
-  int64_t ready = 0;  ///< parameters whose gradient is complete in the last micro-batch
+  bool summed = false;  ///< as its parameters: launched after their sums over the tensor ranks
+  int64_t ready = 0;    ///< parameters whose gradient is complete in the last micro-batch
   bool launched = false;
   Pending reduction, gathering;
 };
@@ -114,6 +117,7 @@ struct ShardedOptimizer::Impl {
   void add_to_main(Trained& t, const at::Tensor& gradient);
   void launch(Bucket& bucket);
   void launch_ready_buckets();
+  void sum_over_tensor_ranks();
   void finish_reductions();
   void agree_on_gradients();
   void sum_shared();
@@ -136,7 +140,7 @@ void ShardedOptimizer::Impl::take(const ParameterList& parameters) {
   // the reverse of the order in which layers were made: about the order in which gradients come
   for (auto it = parameters.rbegin(); it != parameters.rend(); ++it) {
     const auto& p = *it;
-    if (!p->trained || !p->held) continue;
+    if (!p->trained || !p->on_stage) continue;
     const auto dtype = p->value.scalar_type();
     require(dtype == at::kFloat || dtype == at::kBFloat16, "optimizer: '", p->name, "' is ",
             c10::toString(dtype), "; trained parameters are float32 or bfloat16");
@@ -144,14 +148,13 @@ void ShardedOptimizer::Impl::take(const ParameterList& parameters) {
     if (!p->value.is_contiguous()) p->value.set_data(p->value.detach().contiguous());
     p->value.set_requires_grad(true);
     const bool decays = adamw.decay_all || p->full_shape.size() >= 2;
-    const bool split = p->placement.split && p->placement.split->axis == Axis::kTensor;
     Trained t{.parameter = p};
     t.weight_decay = decays ? adamw.weight_decay : 0;
-    t.counted = split || groups.coordinates[MeshDim::kTensor] == 0;
+    t.counted = p->first_copy && is_owner(*p);
+    t.summed = p->placement.sum_over_tensor || p->copies > 1;
     for (const auto& shared : groups.shared) {
       if (shared.parameter == p->name && shared.group->size() > 1) t.shared = shared.group;
     }
-    t.counted = t.counted && is_owner(*p);
     require(by_name.emplace(p->name, trained.size()).second,
             "optimizer: two parameters are called '", p->name, "'");
     trained.push_back(std::move(t));
@@ -164,16 +167,19 @@ void ShardedOptimizer::Impl::make_buckets() {
   if (limit <= 0) limit = std::max<int64_t>(40'000'000, 1'000'000 * ranks);
   if (!flat) limit = std::numeric_limits<int64_t>::max();  // one bucket a dtype: only its states
 
-  // A shared parameter has buckets of its own, so that its shards are the same on all its ranks.
-  using Kind = std::pair<at::ScalarType, std::string>;
+  // Those that wait for the tensor ranks come last: buckets are launched in order. A parameter that
+  // stages share has buckets of its own, so that its shards are the same on all its ranks.
+  using Kind = std::tuple<bool, at::ScalarType, std::string>;
   const auto kind_of = [](const Trained& t) {
-    return Kind(t.value().scalar_type(), t.shared != nullptr ? t.name() : std::string());
+    return Kind(t.summed, t.value().scalar_type(), t.shared != nullptr ? t.name() : std::string());
   };
   std::vector<Kind> kinds;
   for (const auto& t : trained) {
     if (std::find(kinds.begin(), kinds.end(), kind_of(t)) == kinds.end())
       kinds.push_back(kind_of(t));
   }
+  std::stable_partition(kinds.begin(), kinds.end(),
+                        [](const auto& kind) { return !std::get<bool>(kind); });
   for (const auto& kind : kinds) {
     std::vector<size_t> members;
     std::vector<int64_t> lengths;
@@ -198,6 +204,7 @@ void ShardedOptimizer::Impl::make_bucket(const FlatLayout::Bucket& layout,
   const auto& first = trained[members[layout.slots.front().parameter]].value();
   const auto device = first.device();
   const bool split_master = first.scalar_type() == at::kBFloat16;
+  bucket.summed = trained[members[layout.slots.front().parameter]].summed;
   if (flat) {
     bucket.weights = at::zeros({layout.elements}, first.options().requires_grad(false));
     bucket.gradients = at::zeros({layout.elements}, at::TensorOptions(device).dtype(at::kFloat));
@@ -297,9 +304,51 @@ void ShardedOptimizer::Impl::launch(Bucket& bucket) {
 }
 
 void ShardedOptimizer::Impl::launch_ready_buckets() {
-  while (next_bucket < buckets.size() &&
+  while (next_bucket < buckets.size() && !buckets[next_bucket].summed &&
          buckets[next_bucket].ready == static_cast<int64_t>(buckets[next_bucket].trained.size())) {
     launch(buckets[next_bucket++]);
+  }
+}
+
+/// One exchange for all: each gradient has a place in a flat fp32 tensor, key/value heads that
+/// several ranks hold one place for each part of the whole.
+void ShardedOptimizer::Impl::sum_over_tensor_ranks() {
+  const at::NoGradGuard no_grad;
+  auto* group = groups.tensor;
+  if (group == nullptr || group->size() == 1) return;
+  struct Place {
+    Trained* trained;
+    int64_t begin;
+  };
+  std::vector<Place> places;
+  int64_t elements = 0;
+  for (auto& t : trained) {
+    if (!t.summed) continue;
+    const int64_t parts = t.parameter->copies == 1 ? 1 : group->size() / t.parameter->copies;
+    const int64_t own = parts == 1 ? 0 : group->rank() / t.parameter->copies;
+    places.push_back({&t, elements + own * t.value().numel()});
+    elements += parts * t.value().numel();
+  }
+  if (places.empty()) return;
+  const auto device = trained.front().value().device();
+  const auto sums = at::zeros({elements}, at::TensorOptions(device).dtype(at::kFloat));
+  const auto place_of = [&](const Place& place) {
+    return sums.narrow(0, place.begin, place.trained->value().numel())
+        .view(place.trained->value().sizes());
+  };
+  for (const auto& place : places) {
+    if (has_gradient(*place.trained)) place_of(place).copy_(sum(*place.trained));
+  }
+  group->all_reduce(sums, ReduceOp::kSum, "gradients of what all tensor ranks hold");
+  for (const auto& place : places) {
+    auto& t = *place.trained;
+    if (!has_gradient(t)) continue;  // then on no tensor rank: all see the same samples
+    if (flat) {
+      t.main.copy_(place_of(place));
+    } else {
+      t.main = place_of(place);
+    }
+    t.has_main = true;
   }
 }
 
@@ -355,6 +404,7 @@ void ShardedOptimizer::Impl::sum_shared() {
 }
 
 void ShardedOptimizer::Impl::complete_step() {
+  sum_over_tensor_ranks();
   if (flat) finish_reductions();
   agree_on_gradients();
   sum_shared();
@@ -376,7 +426,7 @@ void ShardedOptimizer::Impl::clear_gradients() {
   sum_of_squares = -1;
 }
 
-/// The gradient of one parameter where it lies: dense, or the values of its rows. One rank only.
+/// The gradient of one parameter where it lies: dense, or the values of its rows.
 at::Tensor ShardedOptimizer::Impl::sum(const Trained& t) const {
   if (t.has_main) return t.main;
   const auto& grad = t.value().grad();
@@ -626,7 +676,8 @@ std::vector<StateRange> ShardedOptimizer::ranges() const {
   for (const auto& bucket : self.buckets) {
     for (const auto& piece : bucket.pieces) {
       const auto& t = self.trained[piece.trained];
-      ranges.push_back({t.name(), piece.begin, piece.end, writer && self.is_owner(*t.parameter)});
+      ranges.push_back({t.name(), piece.begin, piece.end,
+                        writer && t.parameter->first_copy && self.is_owner(*t.parameter)});
     }
   }
   return ranges;
@@ -700,6 +751,7 @@ at::Tensor ShardedOptimizer::gradient(const StateRange& range) const {
 OptimizerGroups optimizer_groups(ProcessContext& process, int64_t zero) {
   return {.gradients = &process.group(kGradientGroup),
           .norm = &process.group(zero == 0 ? kModelGroup : kWorldGroup),
+          .tensor = &process.group(kTensorGroup),
           .coordinates = process.coordinates()};
 }
 

@@ -33,6 +33,7 @@ struct ShardingSettings {
 struct OptimizerGroups {
   Group* gradients = nullptr;  ///< ranks that hold the same parameters: sums, shards
   Group* norm = nullptr;       ///< ranks whose sums of squares add up to the whole norm
+  Group* tensor = nullptr;     ///< ranks that split matrices: sums what Parameter marks for it
   /// Parameters that layers of several pipeline ranks use (a tied embedding): each rank finds a
   /// part of the gradient. In an order that is the same on all ranks that share one.
   struct Shared {
@@ -50,7 +51,7 @@ enum class StateKind : uint8_t { kMaster, kExpAvg, kExpAvgSq };
 struct StateRange {
   std::string name;
   int64_t begin = 0, end = 0;
-  bool writer = true;  ///< this rank saves it; the others of the group hold a copy
+  bool writer = true;  ///< this rank saves it; other ranks hold a copy
 };
 
 /// AdamW over sharded states (ZeRO-0 and -1), with the semantics of torch.optim.AdamW.
@@ -58,10 +59,12 @@ struct StateRange {
 /// Several ranks: the parameters become views of flat buckets (`Parameter::value` moves with
 /// set_data), gradients are summed in fp32 into buckets as autograd delivers them, full buckets are
 /// reduced in a fixed order while the last backward still runs, each rank updates its slice of
-/// every bucket, and the slices are gathered in place.
-/// One rank: nothing moves and nothing is copied; gradients are used where autograd left them,
-/// row-sparse ones included, except that bf16 gradients of several micro-batches are summed in
-/// fp32.
+/// every bucket, and the slices are gathered in place. Parameters of which each tensor rank finds a
+/// part of the gradient (Placement::sum_over_tensor, Parameter::copies) have buckets of their own
+/// behind the others; they are summed over the tensor ranks in one exchange after the last
+/// backward, and reduced then. One rank: nothing moves and nothing is copied; gradients are used
+/// where autograd left them, row-sparse ones included, except that bf16 gradients of several
+/// micro-batches are summed in fp32.
 ///
 /// A bf16 parameter's fp32 master is the weight itself and 16 more bits; an fp32 parameter is its
 /// own master. So bytes per parameter on one rank and one micro-batch: 2 weight, 2 rest of the

@@ -166,8 +166,6 @@ StageCut cut_layers(std::span<const CutLayer> layers, const PipelineShape& shape
   for (const auto& split : splits) {
     if (auto read = read_counts(split, shape, layers, problems)) counts.push_back(std::move(*read));
   }
-  problems.check(shape.chunks == 1 || shape.stages > 1, "parallel.virtual = ", shape.chunks,
-                 " needs parallel.pipeline > 1, got ", shape.stages);
   check_order(counts, layers, shape, problems);
 
   StageCut cut{.stages = shape.stages, .chunks = shape.chunks, .bounds = {}};

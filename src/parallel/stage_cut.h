@@ -56,7 +56,7 @@ struct StageCut {
 /// is as cheap as it can be (and then so that the pieces are alike). A layer that is no block goes
 /// with the next block, so that an embedding stands with the first layer behind it; those after the
 /// last block go to the last piece.
-/// Adds to `problems` every rule that is broken (M11, M12, M14) with its arithmetic; the result is
+/// Adds to `problems` every rule that is broken (M11, M12) with its arithmetic; the result is
 /// only of use when there is none.
 StageCut cut_layers(std::span<const CutLayer> layers, const PipelineShape& shape,
                     std::span<const PartSplit> splits, Problems& problems);

@@ -10,9 +10,11 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "base/json.h"
 #include "data/sample.h"
 #include "nn/model.h"
+#include "parallel/model_groups.h"
 
 namespace triptych {
 
@@ -28,6 +30,7 @@ struct FlowRequest {
   /// For a rank whose layers do not read it: pixels are the first layer's, other facts about media
   /// those of all vision layers.
   bool with_pixels = true, with_vision = true;
+  ModelGroups groups;  ///< as the model was built with
 };
 
 /// Key/value caches and positions of one generation request.
@@ -42,7 +45,11 @@ class Family {
   virtual ~Family() = default;
 
   virtual std::string name() const = 0;
-  virtual Model build(at::ScalarType dtype) const = 0;
+  /// @param groups  what the layers exchange activations over; must outlive the model.
+  virtual Model build(at::ScalarType dtype, const ModelGroups& groups = {}) const = 0;
+
+  /// Rules of docs/spec/parallelism.md 1.5 that depend on the model's sizes.
+  virtual void validate_layout(const ParallelOptions& options, Problems& problems) const = 0;
 
   /// @param weights  loss weight of each sample's label tokens, in the order of rows and samples.
   virtual Flow make_flow(const MicroBatch& batch, std::span<const double> weights,

@@ -6,6 +6,8 @@
 #include "base/error.h"
 #include "models/qwen2_5_vl/fields.h"
 #include "models/qwen2_5_vl/model.h"
+#include "parallel/layout_rules.h"
+#include "parallel/options.h"
 #include "train/family.h"
 
 namespace triptych {
@@ -39,6 +41,7 @@ qwen::FlowSettings to_settings(const FlowRequest& request) {
                               .pixels = request.with_pixels,
                               .vision = request.with_vision};
   if (request.dropout) settings.dropout = {.seed = request.seed, .step = request.step};
+  settings.groups = request.groups;
   return settings;
 }
 
@@ -47,7 +50,24 @@ class Qwen2_5_VL : public Family {
   explicit Qwen2_5_VL(qwen::Options options) : options_(std::move(options)) {}
 
   std::string name() const override { return "qwen2_5_vl"; }
-  Model build(at::ScalarType dtype) const override { return qwen::build(options_, dtype); }
+  Model build(at::ScalarType dtype, const ModelGroups& groups) const override {
+    return qwen::build(options_, dtype, groups);
+  }
+
+  void validate_layout(const ParallelOptions& parallel, Problems& problems) const override {
+    const auto& v = options_.vision;
+    const auto& t = options_.text;
+    validate_tensor({.name = "vision",
+                     .heads = v.num_heads,
+                     .key_value_heads = v.num_heads,
+                     .mlp = v.intermediate_size},
+                    parallel.tensor, problems);
+    validate_tensor({.name = "text",
+                     .heads = t.num_attention_heads,
+                     .key_value_heads = t.num_key_value_heads,
+                     .mlp = t.intermediate_size},
+                    parallel.tensor, problems);
+  }
 
   Flow make_flow(const MicroBatch& batch, std::span<const double> weights,
                  const FlowRequest& request) const override {

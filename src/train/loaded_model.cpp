@@ -65,13 +65,35 @@ HubLayout writable_layout(const LoadedModel& loaded, const HubFolder& folder) {
   return all ? folder.layout() : make_layout(std::move(kept));
 }
 
+/// What this rank holds of a stored tensor, into `destination` of the held shape.
+void read_part_into(const HubFolder& folder, const std::string& stored, const Parameter& parameter,
+                    const at::Tensor& destination) {
+  if (parameter.held.empty()) return folder.read_into(stored, destination);
+  const int64_t dim = parameter.placement.split->dim;
+  int64_t at = 0;
+  for (const auto& range : parameter.held) {
+    folder.read_into(stored, destination.narrow(dim, at, range.length),
+                     TensorSlice{.dim = dim, .start = range.start, .length = range.length});
+    at += range.length;
+  }
+}
+
+at::Tensor read_part(const HubFolder& folder, const std::string& stored, const Parameter& parameter,
+                     at::Device device) {
+  const auto dtype = parameter.value.scalar_type();
+  if (parameter.held.empty()) return folder.read(stored, dtype).to(device);
+  const auto part = at::empty(parameter.value.sizes(), dtype);
+  read_part_into(folder, stored, parameter, part);
+  return part.to(device);
+}
+
 void check_tied_copy(const LoadedModel& loaded, const HubFolder& folder) {
   for (const auto& name : folder.names()) {
     if (loaded.family->canonical_name(name) != "lm_head.weight") continue;
     if (loaded.find(name) != nullptr) return;
-    if (!loaded.model.parameter("model.embed_tokens.weight").held) return;
-    const auto& embedding = loaded.model.parameter("model.embed_tokens.weight").value;
-    if (!folder.read(name, embedding.scalar_type()).equal(embedding.cpu())) {
+    const auto& embedding = loaded.model.parameter("model.embed_tokens.weight");
+    if (!embedding.on_stage) return;
+    if (!read_part(folder, name, embedding, at::kCPU).equal(embedding.value.cpu())) {
       log_warning("{}: '{}' differs from the embedding it is tied to and is not used",
                   folder.path().string(), name);
     }
@@ -84,13 +106,12 @@ void read_weights(LoadedModel& loaded, const HubFolder& folder, at::Device devic
     const auto it = parameters.find(loaded.family->canonical_name(name));
     if (it == parameters.end()) continue;
     auto& parameter = *it->second;
-    if (!parameter.held) continue;
+    if (!parameter.on_stage) continue;
     if (parameter.value.is_meta()) {
-      parameter.value = folder.read(name, parameter.value.scalar_type())
-                            .to(device)
-                            .set_requires_grad(parameter.trained);
+      parameter.value =
+          read_part(folder, name, parameter, device).set_requires_grad(parameter.trained);
     } else {
-      folder.read_into(name, parameter.value.detach());
+      read_part_into(folder, name, parameter, parameter.value.detach());
     }
   }
 }
@@ -143,13 +164,15 @@ void read_adapter(LoadedModel& loaded, const Adapter& adapter,
             stored, "' is ", tensor.sizes(), ", the model expects ",
             at::IntArrayRef(parameter.full_shape));
     used += parameter.name.find(".lora_") != std::string::npos;
-    if (!parameter.held) continue;
+    if (!parameter.on_stage) continue;
+    const auto part = part_of(parameter, tensor);
     if (parameter.value.is_meta()) {
       parameter.value =
-          tensor.to(parameter.value.scalar_type(), /*non_blocking=*/false, /*copy=*/true)
+          part.contiguous()
+              .to(parameter.value.scalar_type(), /*non_blocking=*/false, /*copy=*/true)
               .set_requires_grad(parameter.trained);
     } else {
-      parameter.value.detach().copy_(tensor);
+      parameter.value.detach().copy_(part);
     }
   }
   const auto wanted = std::count_if(parameters.begin(), parameters.end(), [](const auto& p) {
@@ -175,7 +198,16 @@ Json read_config(const ModelRequest& request) {
   return read_json(file);
 }
 
+std::unique_ptr<Family> family_of(const Json& config, const ModelRequest& request) {
+  return make_family(config, (request.folder / "config.json").string(), request.preset,
+                     request.video_position_rule);
+}
+
 }  // namespace
+
+std::unique_ptr<Family> read_family(const ModelRequest& request) {
+  return family_of(read_config(request), request);
+}
 
 const Parameter* LoadedModel::find(std::string_view stored) const {
   const auto canonical = family->canonical_name(stored);
@@ -220,10 +252,10 @@ LoadedModel load_model(const ModelRequest& request) {
   loaded.folder = request.folder;
   loaded.device = request.device;
   loaded.config = read_config(request);
-  loaded.family = make_family(loaded.config, (request.folder / "config.json").string(),
-                              request.preset, request.video_position_rule);
+  loaded.family = family_of(loaded.config, request);
   if (loaded.config.is_null()) loaded.config = loaded.family->config();
-  loaded.model = loaded.family->build(request.dtype);
+  loaded.groups = request.groups;
+  loaded.model = loaded.family->build(request.dtype, request.groups);
 
   if (!request.random_weights) {
     loaded.source = HubFolder::open(request.folder);
@@ -271,7 +303,7 @@ void load_weights(LoadedModel& loaded, const std::filesystem::path& weights) {
   const auto folder = HubFolder::open(weights);
   check_against_folder(loaded, folder);
   for (const auto& parameter : loaded.model.parameters) {
-    if (parameter->held) return read_weights(loaded, folder, parameter->value.device());
+    if (parameter->on_stage) return read_weights(loaded, folder, parameter->value.device());
   }
 }
 
@@ -287,18 +319,19 @@ TensorProvider weight_provider(const LoadedModel& loaded) {
 }
 
 bool is_spread(const LoadedModel& loaded) {
-  return loaded.pipeline != nullptr && loaded.pipeline->size() > 1;
+  return loaded.groups.tensor_size() > 1 || loaded.cut.stages > 1;
 }
 
 at::Tensor whole_value(const LoadedModel& loaded, const Parameter& parameter) {
-  const bool spread = is_spread(loaded);
-  const bool owner = !spread || parameter.owner == loaded.pipeline->rank();
-  auto value = owner ? parameter.value.detach() : at::Tensor();
-  if (!spread) return value;
-  const auto here = owner ? value.device() : loaded.device;
-  value = owner ? value.contiguous()
-                : at::empty(parameter.full_shape,
-                            at::TensorOptions(here).dtype(parameter.value.scalar_type()));
+  const auto gather = [&] {
+    return gather_whole(parameter, parameter.value.detach(), loaded.groups.tensor);
+  };
+  if (loaded.cut.stages == 1) return gather();
+  const bool owner = parameter.owner == loaded.pipeline->rank();
+  const auto value =
+      owner ? gather().contiguous()
+            : at::empty(parameter.full_shape,
+                        at::TensorOptions(loaded.device).dtype(parameter.value.scalar_type()));
   loaded.pipeline->broadcast(value, parameter.owner, parameter.name);
   return value;
 }

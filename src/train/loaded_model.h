@@ -31,6 +31,7 @@ struct ModelRequest {
   at::Device device = at::kCPU;
   std::string video_position_rule = "max_hw";
   uint64_t seed = 0;
+  ModelGroups groups;                 ///< must outlive the model
   std::vector<std::string> freeze;    ///< parts, or glob patterns on hub names
   std::optional<AdapterConfig> lora;  ///< fresh adapters
   std::filesystem::path adapter;      ///< adapters from a peft folder
@@ -47,6 +48,7 @@ struct LoadedModel {
   at::Device device = at::kCPU;
   Json config;  ///< as read; unknown keys and all
   std::unique_ptr<Family> family;
+  ModelGroups groups;
   Model model;
   StageCut cut;  ///< of a pipeline; one stage: all layers
   /// The ranks that hold the model's stages; null: this one holds all.
@@ -64,6 +66,10 @@ struct LoadedModel {
   int64_t num_parameters() const;
   int64_t num_trained() const;
 };
+
+/// The family and sizes that a request names; reads config.json at most.
+/// @throws Error, UsageError, DataError
+std::unique_ptr<Family> read_family(const ModelRequest& request);
 
 /// What to compute in: fp32 when the folder's weights are fp32, else bf16.
 at::ScalarType compute_type_of(const std::filesystem::path& folder);

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <array>
 #include <set>
 
@@ -45,6 +46,37 @@ Adapter adapter_of(const LoadedModel& loaded) {
     adapter.config.base_model = std::filesystem::absolute(loaded.folder).string();
   for (auto& [name, tensor] : adapter_tensors(loaded)) adapter.tensors.emplace(name, tensor);
   return adapter;
+}
+
+/// A stretch of what this rank holds of a parameter that lies in one slice of the whole.
+struct HeldStretch {
+  int64_t begin = 0, end = 0;        ///< elements of the slice
+  int64_t begin_held = 0;            ///< where it begins among the held elements
+  std::optional<TensorSlice> slice;  ///< nothing: the whole parameter
+};
+
+/// Elements [begin, end) of the held part, flattened, as stretches of slices.
+std::vector<HeldStretch> stretches_of(const Parameter& parameter, int64_t begin, int64_t end) {
+  if (parameter.held.empty()) return {{begin, end, begin, {}}};
+  const int64_t dim = parameter.placement.split->dim;
+  int64_t inner = 1;
+  for (size_t d = static_cast<size_t>(dim) + 1; d < parameter.full_shape.size(); ++d)
+    inner *= parameter.full_shape[d];
+  require(dim == 0 || parameter.held.size() == 1, "'", parameter.name,
+          "': sections of a dim behind the first are not stored");
+  std::vector<HeldStretch> stretches;
+  int64_t first = 0;  // held element with which the range begins
+  for (const auto& range : parameter.held) {
+    const int64_t length =
+        parameter.held.size() == 1 ? parameter.value.numel() : range.length * inner;
+    const int64_t from = std::max(begin, first), to = std::min(end, first + length);
+    if (from < to) {
+      stretches.push_back({from - first, to - first, from,
+                           TensorSlice{.dim = dim, .start = range.start, .length = range.length}});
+    }
+    first += length;
+  }
+  return stretches;
 }
 
 template <class T>
@@ -105,14 +137,18 @@ std::vector<OptimizerPiece> optimizer_pieces(const LoadedModel& loaded,
     const auto& parameter = loaded.model.parameter(range.name);
     for (const auto& [kind, name] : kKinds) {
       if (kind == StateKind::kMaster && exact.contains(range.name)) continue;
-      pieces.push_back(
-          {.parameter = range.name,
-           .kind = name,
-           .shape = parameter.full_shape,
-           .begin = range.begin,
-           .end = range.end,
-           .values = [&optimizer, range, kind] { return optimizer.state(range, kind); },
-           .slice = {}});
+      for (const auto& part : stretches_of(parameter, range.begin, range.end)) {
+        const int64_t first = part.begin_held - range.begin, length = part.end - part.begin;
+        pieces.push_back(
+            {.parameter = range.name,
+             .kind = name,
+             .shape = parameter.full_shape,
+             .begin = part.begin,
+             .end = part.end,
+             .values = [&optimizer, range, kind, first,
+                        length] { return optimizer.state(range, kind).narrow(0, first, length); },
+             .slice = part.slice});
+      }
     }
   }
   return pieces;
@@ -134,7 +170,12 @@ void restore(const Checkpoint& checkpoint, const RunState& state, LoadedModel& l
           !reader.contains(range.name, name))
         continue;
       const auto values = at::empty({range.end - range.begin}, at::kFloat);
-      reader.read_range(range.name, name, range.begin, range.end, values);
+      const auto& parameter = loaded.model.parameter(range.name);
+      for (const auto& part : stretches_of(parameter, range.begin, range.end)) {
+        reader.read_range(range.name, name, part.begin, part.end,
+                          values.narrow(0, part.begin_held - range.begin, part.end - part.begin),
+                          part.slice);
+      }
       optimizer.set_state(range.name, kind, range.begin, range.end, values);
     }
   }

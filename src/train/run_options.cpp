@@ -101,8 +101,6 @@ void check_supported(const RunOptions& o, Problems& problems) {
          "drop path is");
   refuse(o.model.lora && o.model.lora->fused_qkv, "model.lora.fused_qkv = true",
          "one adapter for q, k and v is");
-  refuse(p.tensor > 1, fmt::format("parallel.tensor = {}", p.tensor), "tensor parallelism is");
-  refuse(p.sequence, "parallel.sequence = true", "sequence parallelism is");
   refuse(p.context > 1, fmt::format("parallel.context = {}", p.context), "context parallelism is");
   refuse(p.zero > 1, fmt::format("parallel.zero = {}", p.zero),
          p.zero == 2 ? "sharding of gradients is" : "sharding of parameters is");

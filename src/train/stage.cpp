@@ -5,6 +5,7 @@
 
 #include "base/format.h"
 #include "train/run_layers.h"
+#include "train/run_setup.h"
 
 namespace triptych {
 
@@ -101,7 +102,7 @@ void place_on_stage(LoadedModel& loaded, const StageCut& cut, int64_t rank) {
   const auto users = users_of(loaded.model, cut);
   for (size_t i = 0; i < users.size(); ++i) {
     auto& p = *loaded.model.parameters[i];
-    p.held = users[i].contains(rank);
+    p.on_stage = users[i].contains(rank);
     p.owner = *users[i].begin();
   }
 }
@@ -124,6 +125,28 @@ std::vector<OptimizerGroups::Shared> shared_parameters(ProcessContext& process,
     shared.push_back({p.name, &process.group(ranks, "shared parameters")});
   }
   return shared;
+}
+
+LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::Device device) {
+  auto request = model_request(options);
+  request.device = device;
+  request.groups = model_groups(process, options.parallel);
+  request.place = [&](LoadedModel& loaded) {
+    Problems problems;
+    const auto shape = pipeline_shape(options, process.mesh().size(MeshDim::kData));
+    const auto cut = cut_model(*loaded.family, loaded.model, options, shape, problems);
+    problems.throw_if_any();
+    loaded.pipeline = &process.group(kPipelineGroup);
+    place_on_stage(loaded, cut, process.coordinates()[MeshDim::kPipeline]);
+  };
+  return load_model(request);
+}
+
+OptimizerGroups optimizer_groups(ProcessContext& process, const RunOptions& options,
+                                 const LoadedModel& loaded) {
+  auto groups = optimizer_groups(process, options.parallel.zero);
+  groups.shared = shared_parameters(process, loaded);
+  return groups;
 }
 
 std::unique_ptr<Stage> Stage::make(ProcessContext& process, const RunOptions& options,
@@ -158,7 +181,7 @@ Stage::Stage(PipelineSettings settings, const PipelineGroups& groups, Group& los
     }
   }
   for (const auto& p : loaded.model.parameters) {
-    if (p->held) p->weight_gradients = pipeline_.weight_gradients();
+    if (p->on_stage) p->weight_gradients = pipeline_.weight_gradients();
   }
 }
 

@@ -28,6 +28,14 @@ StageCut cut_model(const Family& family, const Model& model, const RunOptions& o
 /// To be called while all are on meta.
 void place_on_stage(LoadedModel& loaded, const StageCut& cut, int64_t rank);
 
+/// Loads this rank's part of a run's model. The mesh must be set.
+/// @throws as load_model; UsageError for a model that cannot be cut so
+LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::Device device);
+
+/// The groups of its optimizer.
+OptimizerGroups optimizer_groups(ProcessContext& process, const RunOptions& options,
+                                 const LoadedModel& loaded);
+
 /// Trained parameters that layers of several pipeline ranks use, this one among them.
 std::vector<OptimizerGroups::Shared> shared_parameters(ProcessContext& process,
                                                        const LoadedModel& loaded);

@@ -31,7 +31,8 @@ FlowRequest TrainStep::flow_request(int64_t step) const {
           .dtype = settings_.dtype,
           .dropout = loaded_.lora && loaded_.lora->dropout > 0,
           .seed = settings_.seed,
-          .step = static_cast<uint64_t>(step)};
+          .step = static_cast<uint64_t>(step),
+          .groups = loaded_.groups};
 }
 
 StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t step,
@@ -212,7 +213,8 @@ LossSum TrainStep::evaluate(std::span<const MicroBatch> micro_batches) {
     }
     return sum;
   }
-  const FlowRequest request{.device = settings_.device, .dtype = settings_.dtype};
+  const FlowRequest request{
+      .device = settings_.device, .dtype = settings_.dtype, .groups = loaded_.groups};
   const WeightsOf no_weights = [](size_t) { return std::vector<double>(); };
   auto work = stage_work(micro_batches, request, no_weights);
   work.run_layers = [&](int64_t chunk, int64_t /*micro_batch*/, Flow& flow) {
@@ -235,8 +237,8 @@ LossSum evaluate_loss(const LoadedModel& loaded, const MicroBatch& batch,
   LossSum sum;
   for (const auto n : label_counts(batch)) sum.tokens += static_cast<double>(n);
   if (sum.tokens == 0) return sum;
-  auto flow =
-      loaded.family->make_flow(batch, {}, {.device = settings.device, .dtype = settings.dtype});
+  auto flow = loaded.family->make_flow(
+      batch, {}, {.device = settings.device, .dtype = settings.dtype, .groups = loaded.groups});
   run_layers(loaded.model, flow);
   sum.loss = flow.at(loaded.family->loss_field()).item<double>();
   return sum;

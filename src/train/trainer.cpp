@@ -16,6 +16,7 @@
 #include "train/matrix_peak.h"
 #include "train/run_checkpoint.h"
 #include "train/run_folder.h"
+#include "train/run_layout.h"
 #include "train/run_log.h"
 #include "train/run_setup.h"
 #include "train/stage.h"
@@ -89,27 +90,6 @@ class Trainer {
   size_t reported_samples_ = 0;
 };
 
-LoadedModel load(ProcessContext& process, const RunOptions& options, at::Device device) {
-  auto request = model_request(options);
-  request.device = device;
-  request.place = [&](LoadedModel& loaded) {
-    Problems problems;
-    const auto shape = pipeline_shape(options, process.mesh().size(MeshDim::kData));
-    const auto cut = cut_model(*loaded.family, loaded.model, options, shape, problems);
-    problems.throw_if_any();
-    loaded.pipeline = &process.group(kPipelineGroup);
-    place_on_stage(loaded, cut, process.coordinates()[MeshDim::kPipeline]);
-  };
-  return load_model(request);
-}
-
-OptimizerGroups groups_of(ProcessContext& process, const RunOptions& options,
-                          const LoadedModel& loaded) {
-  auto groups = optimizer_groups(process, options.parallel.zero);
-  groups.shared = shared_parameters(process, loaded);
-  return groups;
-}
-
 /// Every stage's, on every rank.
 std::map<std::string, int64_t> gather_counts(ProcessContext& process, const LoadedModel& loaded,
                                              std::map<std::string, int64_t> mine) {
@@ -155,10 +135,11 @@ Trainer::Trainer(ProcessContext& process, const ResolvedRun& run,
               static_cast<uint64_t>(options_.seed), layout(options_.train.global_batch),
               state_.data),
       steps_(count_steps(options_.train, loader_)),
-      loaded_((loader_.start(), load(process, options_, device_))),
+      loaded_((loader_.start(), load_part(process, options_, device_))),
       stage_(Stage::make(process, options_, loaded_, device_)),
       optimizer_(loaded_.model.parameters, adamw_settings(options_.optimizer),
-                 sharding_settings(options_.parallel), groups_of(process, options_, loaded_)),
+                 sharding_settings(options_.parallel),
+                 optimizer_groups(process, options_, loaded_)),
       writer_({.output = options_.output,
                .keep = options_.checkpoint.keep,
                .async = options_.checkpoint.async},
@@ -352,6 +333,7 @@ std::optional<Checkpoint> agree_on_resume(ProcessContext& process, const RunOpti
 int train(ProcessContext& process, const ResolvedRun& run, bool overwrite,
           const std::string& version) {
   const auto& options = run.options;
+  check_layout(options, process.world_size());
   process.set_mesh(mesh_shape(options.parallel));
   process.compare_configuration(parse_json(options_json(refer(options)), "run options"), version);
   if (options.train.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);

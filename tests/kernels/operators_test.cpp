@@ -135,6 +135,50 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{7, 84, at::kFloat, 2e-6}, Case{5, 64, at::kBFloat16, 2e-2},
                     Case{130, 1280, at::kBFloat16, 2e-2}, Case{3, 18, at::kBFloat16, 2e-2}));
 
+// Parts of the vocabulary, each with the statistics of the whole, give its loss, the gradient of h
+// in shares, and the rows of the weight's gradient.
+TEST_P(Operators, CrossEntropyOverPartsOfTheVocabulary) {
+  const auto [T, D, dtype, tolerance] = GetParam();
+  constexpr int64_t V = 300, kCut = 131;
+  const auto h = at::randn({T, D}).to(dtype).set_requires_grad(true);
+  const auto weight = (at::randn({V, D}) * 0.3).to(dtype);
+  auto labels = at::randint(V, {T}, at::kLong);
+  labels[0] = -100;
+  if (T > 2) labels[1] = 2, labels[2] = V - 1;
+  const auto weights = at::rand({T});
+  const auto high = h.detach().to(at::kDouble).set_requires_grad(true),
+             high_weight = weight.to(at::kDouble).set_requires_grad(true);
+  const auto z = at::linear(high, high_weight);
+  const auto lse = z.logsumexp(1),
+             target = z.gather(1, labels.clamp_min(0).unsqueeze(1)).squeeze(1);
+  const auto loss = ((lse - target) * weights.to(at::kDouble) * labels.ge(0)).sum();
+  loss.backward();
+
+  for (const int64_t bytes : {int64_t{1} << 28, int64_t{4000}}) {
+    h.mutable_grad().reset();
+    Tensors rows;
+    for (const auto& [first, last] : {std::pair(int64_t{0}, kCut), std::pair(kCut, V)}) {
+      const auto part = weight.slice(0, first, last).detach().clone().set_requires_grad(true);
+      const auto local = z.slice(1, first, last).detach();
+      int calls = 0;
+      const auto got = linear_cross_entropy(
+          h, part, labels, weights, {.logits_bytes = bytes},
+          {.first = first, .size = V, .join = [&](const at::Tensor& lse_N, const at::Tensor& t_N) {
+             ++calls;
+             EXPECT_LE(relative(lse_N, local.logsumexp(1)), tolerance);
+             lse_N.copy_(lse.detach());
+             t_N.copy_(target.detach());
+           }});
+      EXPECT_EQ(calls, 1);
+      EXPECT_LE(relative(got.total, loss.detach()), tolerance);
+      got.total.backward();
+      rows.push_back(part.grad());
+    }
+    EXPECT_LE(relative(h.grad(), high.grad()), tolerance);
+    EXPECT_LE(relative(at::cat(rows), high_weight.grad()), tolerance);
+  }
+}
+
 struct AttentionCase {
   std::vector<int64_t> bounds;
   int64_t H, G, K;

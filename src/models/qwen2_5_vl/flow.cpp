@@ -11,6 +11,7 @@
 #include <ATen/ops/pow.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cstring>
@@ -45,6 +46,7 @@ at::Tensor gather_pixels(std::span<const SampleView> samples, int64_t P, int64_t
                          const FlowSettings& settings) {
   auto pixels_PF = at::empty({P, F}, at::kFloat);
   auto* out = pixels_PF.mutable_data_ptr<float>();
+  auto* const end = out + pixels_PF.numel();
   for (const auto& sample : samples) {
     for (const auto& medium : sample.media) {
       require(static_cast<int64_t>(medium.rows.size()) ==
@@ -54,13 +56,36 @@ at::Tensor gather_pixels(std::span<const SampleView> samples, int64_t P, int64_t
       out = std::copy(medium.rows.begin(), medium.rows.end(), out);
     }
   }
+  std::fill(out, end, 0.0F);  // cells of pad_cells
   return pixels_PF.to(settings.device, settings.dtype);
+}
+
+/// How many tokens (or cells) a sequence needs behind `count`, so that tensor ranks share it
+/// evenly.
+int64_t padding(int64_t count, const ModelGroups& groups) {
+  if (!groups.split_tokens()) return 0;
+  const int64_t ranks = groups.tensor_size();
+  return (ranks - count % ranks) % ranks;
+}
+
+/// Adds cells at the end, in a window and a frame of their own; no feature is taken from them.
+void pad_cells(VisionIndex& index, int64_t M, const ModelGroups& groups) {
+  const auto cells = static_cast<int64_t>(index.window_index.size());
+  const int64_t more = padding(cells, groups);
+  if (more == 0) return;
+  for (int64_t c = cells; c < cells + more; ++c) index.window_index.push_back(c);
+  for (auto* bounds : {&index.cu_window_seqlens, &index.cu_seqlens})
+    bounds->push_back((cells + more) * M);
+  for (auto* positions : {&index.rows, &index.columns})
+    positions->resize(static_cast<size_t>((cells + more) * M), 0);
 }
 
 void add_vision(Flow& flow, const VisionOptions& options, std::span<const SampleView> samples,
                 std::span<const MediaGrid> grids, const FlowSettings& settings) {
-  const auto index = vision_index(grids, options);
-  const int64_t P = static_cast<int64_t>(index.rows.size()), M = options.cell_patches();
+  auto index = vision_index(grids, options);
+  const int64_t M = options.cell_patches();
+  pad_cells(index, M, settings.groups);
+  const auto P = static_cast<int64_t>(index.rows.size());
   if (settings.pixels)
     flow.set(field::kPixels, gather_pixels(samples, P, options.patch_dim(), settings));
 
@@ -80,7 +105,7 @@ void add_vision(Flow& flow, const VisionOptions& options, std::span<const Sample
 
   if (settings.dropout) {
     // A patch's key: its sample and its place among the sample's patches, then into window order.
-    auto keys = at::empty({P}, at::kLong);
+    auto keys = at::zeros({P}, at::kLong);
     auto* out = keys.mutable_data_ptr<int64_t>();
     const RandomKey random{
         settings.dropout->seed ^ (settings.dropout->step * 0x9E3779B97F4A7C15ULL),
@@ -194,6 +219,16 @@ Flow make_flow(const Options& options, std::span<const SampleView> samples,
     tokens += sample.tokens.size();
     bounds.push_back(static_cast<int64_t>(tokens));
     last_rows.push_back(static_cast<int64_t>(tokens) - 1);
+  }
+  if (const int64_t more = padding(static_cast<int64_t>(tokens), settings.groups); more > 0) {
+    for (int64_t i = 0; i < more; ++i) {
+      order.push_back(static_cast<int64_t>(plain_ids.size()));
+      plain_ids.push_back(0);  // any word: nothing is learned from it
+    }
+    for (auto* plane : {&joined.temporal, &joined.height, &joined.width})
+      plane->resize(tokens + static_cast<size_t>(more), 0);
+    if (settings.dropout) dropout_keys.resize(tokens + static_cast<size_t>(more), 0);
+    bounds.push_back(static_cast<int64_t>(tokens) + more);
   }
   for (auto& row : order) {
     if (row < 0) row = static_cast<int64_t>(plain_ids.size()) - 1 - row;

@@ -5,8 +5,8 @@
 
 namespace triptych::qwen2_5_vl {
 
-Model build(const Options& options, at::ScalarType dtype) {
-  ParameterBuilder builder(dtype);
+Model build(const Options& options, at::ScalarType dtype, const ModelGroups& groups) {
+  ParameterBuilder builder(dtype, groups);
   Model model;
   append_vision_layers(model.layers, builder, options);
   append_text_layers(model.layers, builder, options);

@@ -11,13 +11,15 @@
 #include "models/qwen2_5_vl/options.h"
 #include "models/qwen2_5_vl/positions.h"
 #include "nn/model.h"
+#include "parallel/model_groups.h"
 
 namespace triptych::qwen2_5_vl {
 
 /// Builds the model on the meta device: layers in the order vision tower, merger, embedding,
 /// decoder layers, head. Any size costs no memory.
-/// @param dtype  of every parameter: kFloat, or kBFloat16 for bf16 compute.
-Model build(const Options& options, at::ScalarType dtype);
+/// @param dtype   of every parameter: kFloat, or kBFloat16 for bf16 compute.
+/// @param groups  what the layers exchange activations over; must outlive the model.
+Model build(const Options& options, at::ScalarType dtype, const ModelGroups& groups = {});
 
 /// One picture or video as the data pipeline hands it over; borrowed.
 struct MediumView {
@@ -46,10 +48,13 @@ struct FlowSettings {
     uint64_t seed = 0, step = 0;
   };
   std::optional<DropoutKey> dropout;
+  ModelGroups groups;  ///< as the model was built with
 };
 
 /// Turns samples into the flow that the first layer takes: pixels, rotary tables, segment bounds,
-/// label rows. Samples are joined without padding and never see each other.
+/// label rows. Samples are joined without padding and never see each other. Where tensor ranks
+/// split the tokens, a few tokens and cells at the end, in a segment of their own, make their
+/// number a multiple of the ranks; nothing is learned from them.
 Flow make_flow(const Options& options, std::span<const SampleView> samples,
                const FlowSettings& settings);
 

@@ -1,17 +1,14 @@
 // Text model of Qwen2.5-VL: grouped key/value heads, multimodal rotary positions.
 // Source: transformers, modeling_qwen2_5_vl.py; report arXiv:2502.13923.
 //
-// T tokens of all samples, joined without padding   D hidden size   I MLP size   V vocabulary
-// H query heads   G key/value heads   K head dim   N tokens with a label   S tokens in the cache
+// T tokens of all samples, joined without padding; between matrices those of this rank
+// D hidden size   I MLP size on this rank   V vocabulary   N tokens with a label
+// H query heads, G key/value heads on this rank   K head dim   S tokens in the cache
 
 #include "models/qwen2_5_vl/text.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/cat.h>
-#include <ATen/ops/linear.h>
 
-#include "kernels/embedding.h"
-#include "kernels/linear_cross_entropy.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
 #include "kernels/swiglu.h"
@@ -19,6 +16,8 @@
 #include "models/qwen2_5_vl/fields.h"
 #include "nn/linear.h"
 #include "nn/rms_norm.h"
+#include "nn/tensor_region.h"
+#include "nn/vocabulary.h"
 
 namespace triptych::qwen2_5_vl {
 
@@ -27,24 +26,19 @@ namespace {
 class Embedding : public Layer {
  public:
   Embedding(ParameterBuilder& builder, const Options& options)
-      : Layer("model.embed_tokens", "text") {
-    weight = builder.make("model.embed_tokens.weight", "text",
-                          {options.text.vocab_size, options.text.hidden_size},
-                          {Parameter::Init::Kind::kNormal, options.text.initializer_range},
-                          {.split = Placement::Split{.dim = 0, .axis = Axis::kTensor}});
+      : Layer("model.embed_tokens", "text"),
+        weight(make_vocabulary(builder, "model.embed_tokens.weight", "text",
+                               options.text.vocab_size, options.text.hidden_size,
+                               options.text.initializer_range)),
+        embedding_(weight, builder.groups()) {
     parameters_ = {weight};
   }
 
   void forward(Flow& flow) const override {
-    auto x_TD = embedding_rows(weight->value, flow.at(field::kPlainIds));
-    const auto& features_CD = flow.get(field::kFeatures);
-    if (features_CD.defined()) {
-      // Placeholders never reach the embedding: its gradient has only rows of real tokens.
-      x_TD = at::cat({x_TD, features_CD.to(x_TD.scalar_type())})
-                 .index_select(0, flow.at(field::kOrder));
-      flow.erase(field::kFeatures);
-    }
-    flow.set(field::kHidden, x_TD);
+    flow.set(field::kHidden,
+             embedding_.forward(flow.at(field::kPlainIds), flow.get(field::kFeatures),
+                                flow.at(field::kOrder)));
+    flow.erase(field::kFeatures);
   }
 
   Cost cost(const FlowSize& size) const override {
@@ -52,6 +46,9 @@ class Embedding : public Layer {
   }
 
   ParameterPtr weight;
+
+ private:
+  TokenEmbedding embedding_;
 };
 
 class DecoderLayer : public Layer {
@@ -63,8 +60,9 @@ class DecoderLayer : public Layer {
     const auto& x_TD = flow.at(field::kHidden);
     const auto& keys_T = flow.get(field::kDropoutKeys);
     const auto [h_TD, y_TD] = post_attention_layernorm_.forward_sum(
-        x_TD, attention(input_layernorm_.forward(x_TD), flow, keys_T));
-    const auto act_TI = swiglu(gate_proj_.forward(y_TD, keys_T), up_proj_.forward(y_TD, keys_T));
+        x_TD, attention(region_.enter(input_layernorm_.forward(x_TD)), flow, keys_T));
+    const auto z_TD = region_.enter(y_TD);
+    const auto act_TI = swiglu(gate_proj_.forward(z_TD, keys_T), up_proj_.forward(z_TD, keys_T));
     flow.set(field::kHidden, h_TD + down_proj_.forward(act_TI, keys_T));
   }
 
@@ -83,26 +81,27 @@ class DecoderLayer : public Layer {
       : Layer(path, "text"),
         options_(o),
         number_(number),
+        region_(builder),
         input_layernorm_(builder, path + ".input_layernorm", "text", o.hidden_size, o.rms_norm_eps),
         post_attention_layernorm_(builder, path + ".post_attention_layernorm", "text",
                                   o.hidden_size, o.rms_norm_eps),
         q_proj_(builder, path + ".self_attn.q_proj", "text", o.hidden_size,
-                o.num_attention_heads * o.head_dim(), true, LinearSplit::kColumn,
+                o.num_attention_heads * o.head_dim(), true, LinearSplit::column(o.head_dim()),
                 o.initializer_range),
         k_proj_(builder, path + ".self_attn.k_proj", "text", o.hidden_size,
-                o.num_key_value_heads * o.head_dim(), true, LinearSplit::kColumn,
+                o.num_key_value_heads * o.head_dim(), true, LinearSplit::column(o.head_dim()),
                 o.initializer_range),
         v_proj_(builder, path + ".self_attn.v_proj", "text", o.hidden_size,
-                o.num_key_value_heads * o.head_dim(), true, LinearSplit::kColumn,
+                o.num_key_value_heads * o.head_dim(), true, LinearSplit::column(o.head_dim()),
                 o.initializer_range),
         o_proj_(builder, path + ".self_attn.o_proj", "text", o.num_attention_heads * o.head_dim(),
-                o.hidden_size, false, LinearSplit::kRow, o.initializer_range),
+                o.hidden_size, false, LinearSplit::row(o.head_dim()), o.initializer_range),
         gate_proj_(builder, path + ".mlp.gate_proj", "text", o.hidden_size, o.intermediate_size,
-                   false, LinearSplit::kColumn, o.initializer_range),
+                   false, LinearSplit::column(), o.initializer_range),
         up_proj_(builder, path + ".mlp.up_proj", "text", o.hidden_size, o.intermediate_size, false,
-                 LinearSplit::kColumn, o.initializer_range),
+                 LinearSplit::column(), o.initializer_range),
         down_proj_(builder, path + ".mlp.down_proj", "text", o.intermediate_size, o.hidden_size,
-                   false, LinearSplit::kRow, o.initializer_range) {
+                   false, LinearSplit::row(), o.initializer_range) {
     parameters_ = {input_layernorm_.weight, post_attention_layernorm_.weight};
     for (const Linear* linear :
          {&q_proj_, &k_proj_, &v_proj_, &o_proj_, &gate_proj_, &up_proj_, &down_proj_}) {
@@ -137,6 +136,7 @@ class DecoderLayer : public Layer {
 
   TextOptions options_;
   int64_t number_;
+  TensorRegion region_;
   RmsNorm input_layernorm_, post_attention_layernorm_;
   Linear q_proj_, k_proj_, v_proj_, o_proj_, gate_proj_, up_proj_, down_proj_;
 };
@@ -146,28 +146,29 @@ class Head : public Layer {
  public:
   Head(ParameterBuilder& builder, const TextOptions& options, const ParameterPtr& embedding)
       : Layer("lm_head", "text"),
-        norm_(builder, "model.norm", "text", options.hidden_size, options.rms_norm_eps),
+        groups_(builder.groups()),
+        region_(builder),
+        norm_(builder, "model.norm", "text", options.hidden_size, options.rms_norm_eps,
+              RmsNorm::Place::kInRegion),
         weight_(options.tie_word_embeddings
                     ? embedding
-                    : builder.make("lm_head.weight", "text",
-                                   {options.vocab_size, options.hidden_size},
-                                   {Parameter::Init::Kind::kNormal, options.initializer_range},
-                                   {.split = Placement::Split{.dim = 0, .axis = Axis::kTensor}})) {
+                    : make_vocabulary(builder, "lm_head.weight", "text", options.vocab_size,
+                                      options.hidden_size, options.initializer_range)) {
     parameters_ = {norm_.weight, weight_};
   }
 
   void forward(Flow& flow) const override {
     const auto& x_TD = flow.at(field::kHidden);
     if (flow.has(field::kLabelRows)) {
-      const auto x_ND = norm_.forward(x_TD.index_select(0, flow.at(field::kLabelRows)));
-      const auto result = linear_cross_entropy(x_ND, weight_->value, flow.at(field::kLabels),
-                                               flow.at(field::kLabelWeights));
+      const auto x_ND = norm_.forward(region_.enter_rows(x_TD, flow.at(field::kLabelRows)));
+      const auto result = vocabulary_cross_entropy(x_ND, *weight_, flow.at(field::kLabels),
+                                                   flow.at(field::kLabelWeights), groups_);
       flow.set(field::kLoss, result.total);
       flow.set(field::kTokenLosses, result.losses);
     }
     if (flow.has(field::kLogitRows)) {
-      const auto x_MD = norm_.forward(x_TD.index_select(0, flow.at(field::kLogitRows)));
-      flow.set(field::kLogits, at::linear(x_MD, weight_->value));
+      const auto x_MD = norm_.forward(region_.enter_rows(x_TD, flow.at(field::kLogitRows)));
+      flow.set(field::kLogits, vocabulary_logits(x_MD, *weight_, groups_));
     }
     flow.erase(field::kHidden);
   }
@@ -179,6 +180,8 @@ class Head : public Layer {
   }
 
  private:
+  ModelGroups groups_;
+  TensorRegion region_;
   RmsNorm norm_;
   ParameterPtr weight_;
 };

@@ -1,8 +1,9 @@
 // Vision tower of Qwen2.5-VL: windowed and full attention over patches of native resolution.
 // Source: transformers, modeling_qwen2_5_vl.py; report arXiv:2502.13923.
 //
-// P patches of all pictures, in window order inside the tower   C cells of M = 4 patches
-// F values of a patch   E hidden size   H heads   K head dim   I MLP size   D text hidden size
+// P patches of all pictures, in window order inside the tower; between matrices those of this rank
+// C cells of M = 4 patches   F values of a patch   E hidden size   D text hidden size
+// H heads, I MLP size on this rank   K head dim
 
 #include "models/qwen2_5_vl/vision.h"
 
@@ -16,6 +17,7 @@
 #include "models/qwen2_5_vl/fields.h"
 #include "nn/linear.h"
 #include "nn/rms_norm.h"
+#include "nn/tensor_region.h"
 
 namespace triptych::qwen2_5_vl {
 
@@ -24,18 +26,19 @@ namespace {
 /// Moves the M patches of each cell together: row c of the result is cell index[c].
 at::Tensor permute_cells(const at::Tensor& x_PE, const at::Tensor& index_C, int64_t M) {
   const int64_t P = x_PE.size(0), E = x_PE.size(1);
-  return x_PE.reshape({P / M, M * E}).index_select(0, index_C).reshape({P, E});
+  return x_PE.reshape({P / M, M * E}).index_select(0, index_C).reshape({-1, E});
 }
 
 class PatchEmbed : public Layer {
  public:
   PatchEmbed(ParameterBuilder& builder, const Options& options)
-      : Layer("visual.patch_embed", "vision"), options_(options.vision) {
+      : Layer("visual.patch_embed", "vision"), options_(options.vision), region_(builder) {
     const auto& v = options_;
     weight_ = builder.make(
         "visual.patch_embed.proj.weight", "vision",
         {v.hidden_size, v.in_channels, v.temporal_patch_size, v.patch_size, v.patch_size},
-        {Parameter::Init::Kind::kNormal, options.text.initializer_range});
+        {Parameter::Init::Kind::kNormal, options.text.initializer_range},
+        {.split = {}, .sum_over_tensor = region_.tokens_split()});
     parameters_ = {weight_};
   }
 
@@ -43,9 +46,15 @@ class PatchEmbed : public Layer {
     const auto& pixels_PF = flow.get(field::kPixels);
     if (!pixels_PF.defined()) return;
     // Stride equals kernel size, so the convolution is one matrix product.
-    const auto x_PE = linear(pixels_PF.to(weight_->value.scalar_type()), *weight_);
+    const auto& index_C = flow.at(field::kWindowIndex);
+    const auto embed = [&](const at::Tensor& x_PF) {
+      return linear(x_PF.to(weight_->value.scalar_type()), *weight_);
+    };
+    const auto own_C = region_.own_tokens(index_C);
     flow.set(field::kVisionHidden,
-             permute_cells(x_PE, flow.at(field::kWindowIndex), options_.cell_patches()));
+             region_.tokens_split()
+                 ? embed(permute_cells(pixels_PF, own_C, options_.cell_patches()))
+                 : permute_cells(embed(pixels_PF), index_C, options_.cell_patches()));
     flow.erase(field::kPixels);
   }
 
@@ -57,6 +66,7 @@ class PatchEmbed : public Layer {
 
  private:
   VisionOptions options_;
+  TensorRegion region_;
   ParameterPtr weight_;
 };
 
@@ -70,8 +80,9 @@ class VisionBlock : public Layer {
     if (!x_PE.defined()) return;
     const auto& keys_P = flow.get(field::kVisionDropoutKeys);
     const auto [h_PE, y_PE] =
-        norm2_.forward_sum(x_PE, attention(norm1_.forward(x_PE), flow, keys_P));
-    const auto act_PI = swiglu(gate_proj_.forward(y_PE, keys_P), up_proj_.forward(y_PE, keys_P));
+        norm2_.forward_sum(x_PE, attention(region_.enter(norm1_.forward(x_PE)), flow, keys_P));
+    const auto z_PE = region_.enter(y_PE);
+    const auto act_PI = swiglu(gate_proj_.forward(z_PE, keys_P), up_proj_.forward(z_PE, keys_P));
     flow.set(field::kVisionHidden, h_PE + down_proj_.forward(act_PI, keys_P));
   }
 
@@ -90,23 +101,26 @@ class VisionBlock : public Layer {
       : Layer(path, "vision"),
         options_(options.vision),
         full_(options.vision.full_attention(number)),
+        region_(builder),
         norm1_(builder, path + ".norm1", "vision", options.vision.hidden_size,
                options.vision.rms_norm_eps),
         norm2_(builder, path + ".norm2", "vision", options.vision.hidden_size,
                options.vision.rms_norm_eps),
         qkv_(builder, path + ".attn.qkv", "vision", options.vision.hidden_size,
-             3 * options.vision.hidden_size, true, LinearSplit::kColumn,
+             3 * options.vision.hidden_size, true,
+             LinearSplit::column(options.vision.head_dim(), /*sections=*/3),
              options.text.initializer_range),
         proj_(builder, path + ".attn.proj", "vision", options.vision.hidden_size,
-              options.vision.hidden_size, true, LinearSplit::kRow, options.text.initializer_range),
+              options.vision.hidden_size, true, LinearSplit::row(options.vision.head_dim()),
+              options.text.initializer_range),
         gate_proj_(builder, path + ".mlp.gate_proj", "vision", options.vision.hidden_size,
-                   options.vision.intermediate_size, true, LinearSplit::kColumn,
+                   options.vision.intermediate_size, true, LinearSplit::column(),
                    options.text.initializer_range),
         up_proj_(builder, path + ".mlp.up_proj", "vision", options.vision.hidden_size,
-                 options.vision.intermediate_size, true, LinearSplit::kColumn,
+                 options.vision.intermediate_size, true, LinearSplit::column(),
                  options.text.initializer_range),
         down_proj_(builder, path + ".mlp.down_proj", "vision", options.vision.intermediate_size,
-                   options.vision.hidden_size, true, LinearSplit::kRow,
+                   options.vision.hidden_size, true, LinearSplit::row(),
                    options.text.initializer_range) {
     parameters_ = {norm1_.weight, norm2_.weight};
     for (const Linear* linear : {&qkv_, &proj_, &gate_proj_, &up_proj_, &down_proj_}) {
@@ -117,8 +131,7 @@ class VisionBlock : public Layer {
 
   at::Tensor attention(const at::Tensor& y_PE, const Flow& flow, const at::Tensor& keys_P) const {
     // One product gives all q, then all k, then all v.
-    const auto qkv_P3HK =
-        qkv_.forward(y_PE, keys_P).unflatten(-1, {3, options_.num_heads, options_.head_dim()});
+    const auto qkv_P3HK = qkv_.forward(y_PE, keys_P).unflatten(-1, {3, -1, options_.head_dim()});
     const auto [q_PHK, k_PHK, v_PHK] =
         split_rotary(qkv_P3HK, flow.at(field::kVisionCos), flow.at(field::kVisionSin));
     const auto& bounds = flow.at(full_ ? field::kFrameBounds : field::kWindowBounds);
@@ -128,6 +141,7 @@ class VisionBlock : public Layer {
 
   VisionOptions options_;
   bool full_;
+  TensorRegion region_;
   RmsNorm norm1_, norm2_;
   Linear qkv_, proj_, gate_proj_, up_proj_, down_proj_;
 };
@@ -139,18 +153,19 @@ class PatchMerger : public Layer {
         hidden_(options.vision.hidden_size),
         merged_(options.vision.hidden_size * options.vision.cell_patches()),
         out_(options.vision.out_hidden_size),
+        region_(builder),
         ln_q_(builder, "visual.merger.ln_q", "projector", hidden_, options.vision.rms_norm_eps),
         mlp0_(builder, "visual.merger.mlp.0", "projector", merged_, merged_, true,
-              LinearSplit::kColumn, options.text.initializer_range),
-        mlp2_(builder, "visual.merger.mlp.2", "projector", merged_, out_, true, LinearSplit::kRow,
-              options.text.initializer_range) {
+              LinearSplit::column(), options.text.initializer_range),
+        mlp2_(builder, "visual.merger.mlp.2", "projector", merged_, out_, true,
+              LinearSplit::row_to_whole(), options.text.initializer_range) {
     parameters_ = {ln_q_.weight, mlp0_.weight, mlp0_.bias, mlp2_.weight, mlp2_.bias};
   }
 
   void forward(Flow& flow) const override {
     const auto& x_PE = flow.get(field::kVisionHidden);
     if (!x_PE.defined()) return;
-    const auto x_CM = ln_q_.forward(x_PE).reshape({-1, merged_});
+    const auto x_CM = region_.enter(ln_q_.forward(x_PE).reshape({-1, merged_}));
     const auto& patch_keys_P = flow.get(field::kVisionDropoutKeys);
     const auto keys_C = patch_keys_P.defined()
                             ? patch_keys_P.reshape({-1, merged_ / hidden_}).select(1, 0)
@@ -169,6 +184,7 @@ class PatchMerger : public Layer {
 
  private:
   int64_t hidden_, merged_, out_;
+  TensorRegion region_;
   RmsNorm ln_q_;
   Linear mlp0_, mlp2_;
 };

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/error.h"
+
+namespace triptych {
+
+/// What the layers of one part of a model have to share out over ranks.
+struct LayerSizes {
+  std::string name;  ///< "vision", "text": for messages
+  int64_t heads = 1, key_value_heads = 1;
+  int64_t mlp = 1;  ///< inner size
+};
+
+/// Rules M3, M4 and M5 of docs/spec/parallelism.md 1.5: heads and the MLP's inner size are shared
+/// out evenly over `tensor` ranks; key/value heads evenly, or each is held by several ranks.
+void validate_tensor(const LayerSizes& sizes, int64_t tensor, Problems& problems);
+
+}  // namespace triptych

@@ -1,0 +1,31 @@
+#include "train/run_layout.h"
+
+#include "train/run_setup.h"
+#include "train/stage.h"
+
+namespace triptych {
+
+void validate_layout(const RunOptions& options, const Family& family, int64_t world_size,
+                     Problems& problems) {
+  const auto shape = mesh_shape(options.parallel);
+  validate(shape, world_size, problems);
+  const int64_t model_ranks = shape.tensor * shape.context * shape.pipeline;
+  if (world_size % model_ranks == 0) {
+    validate(BatchPlan{.global_batch = options.train.global_batch,
+                       .micro_batch = options.train.micro_batch,
+                       .data = world_size / model_ranks},
+             problems);
+    const auto pipeline = pipeline_shape(options, world_size / model_ranks);
+    cut_model(family, family.build(compute_type(options)), options, pipeline, problems);
+  }
+  family.validate_layout(options.parallel, problems);
+}
+
+void check_layout(const RunOptions& options, int64_t world_size) {
+  const auto family = read_family(model_request(options));
+  Problems problems;
+  validate_layout(options, *family, world_size, problems);
+  problems.throw_if_any();
+}
+
+}  // namespace triptych

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdint>
+
+#include "base/error.h"
+#include "train/family.h"
+#include "train/run_options.h"
+
+namespace triptych {
+
+/// Every rule of docs/spec/parallelism.md 1.5 that a run breaks on `world_size` processes, with the
+/// arithmetic in the message. Needs the model's sizes, but no rank beside this one.
+void validate_layout(const RunOptions& options, const Family& family, int64_t world_size,
+                     Problems& problems);
+
+/// The same with the sizes from the run's model folder, before anything is started.
+/// @throws UsageError with all broken rules; Error or UsageError for a model that cannot be read.
+void check_layout(const RunOptions& options, int64_t world_size);
+
+}  // namespace triptych

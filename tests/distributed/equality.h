@@ -1,0 +1,50 @@
+#pragma once
+
+// Whether a parallel layout trains what one process trains: a tiny Qwen2.5-VL, the same global
+// batches, losses of five optimizer steps and every gradient of the first.
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+
+namespace triptych {
+
+struct EqualityRow {
+  std::string name;
+  int processes = 1;
+  /// Assignments to options of the run file, as `--set` takes them. Those of [parallel] and
+  /// [recompute] are left out in the run of one process that the row is compared with.
+  std::vector<std::string> set;
+  /// More than 1e-5 (fp32), with the reason in a comment beside the row.
+  double tolerance = 1e-5;
+};
+
+struct TrainedTiny {
+  std::vector<double> losses, norms;            ///< of the steps
+  std::map<std::string, at::Tensor> gradients;  ///< of the first step, whole, by hub name, fp64
+};
+
+/// Runs a row's layout. @throws std::runtime_error with the ranks' output when one fails, when
+/// ranks that hold the same elements have other gradients, or when elements are held by none.
+TrainedTiny train_row(const EqualityRow& row, bool bf16);
+/// The run of one process that `row` is compared with; computed once per setting.
+const TrainedTiny& train_alone(const EqualityRow& row, bool bf16);
+
+/// Relative errors: of the loss, the largest over the steps; of the gradient norm likewise; of
+/// gradients ||a - b|| / ||b||, the largest over the parameters, and over all of them as one
+/// vector.
+struct Deviation {
+  double loss = 0, norm = 0, gradient = 0, all_gradients = 0;
+  std::string worst;  ///< the parameter of `gradient`
+};
+Deviation compare(const TrainedTiny& got, const TrainedTiny& want);
+
+/// What each rank runs; register it as the scenario "equality" before run_main.
+int equality_rank(const Json& config);
+
+}  // namespace triptych
