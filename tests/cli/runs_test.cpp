@@ -116,6 +116,17 @@ every = 1
     return outcome.err;
   }
 
+  /// The model folder with 4 vision heads for its 3, which 2 and 4 tensor ranks can share.
+  fs::path model_with_even_heads() const {
+    const auto copy = folder_ / "even";
+    if (fs::exists(copy)) return copy;
+    fs::copy(made / "model", copy, fs::copy_options::recursive);
+    auto config = read_json(copy / "config.json");
+    config["vision_config"]["num_heads"] = 4;
+    write_file_atomically(copy / "config.json", dump_json(config, 2));
+    return copy;
+  }
+
   /// A copy of the untrained model folder with weights, and its path.
   fs::path folder_with_weights(const std::string& precision = "fp32") const {
     const auto name = "base_" + precision;
@@ -215,6 +226,95 @@ TEST_F(Runs, TwoProcessesComputeWhatOneDoes) {
   const auto changed = losses(rows("changed"));
   ASSERT_EQ(changed.size(), one.size());
   for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], changed[i], 1e-5);
+}
+
+// Tensor ranks read, train and save parts; files and losses are those of one process.
+TEST_F(Runs, TensorRanksComputeWhatOneProcessDoes) {
+  const auto model = model_with_even_heads();
+  const std::string fp32 = "weights = \"random\"\nprecision = \"fp32\"";
+  const auto layout = " --set model.path=" + model.string();
+  const auto split = layout + " --nproc 2 --set parallel.tensor=2 --set parallel.sequence=true";
+  train(run_file("one", "", fp32), layout);
+  train(run_file("two", "", fp32), split);
+  const auto one = losses(rows("one")), two = losses(rows("two"));
+  ASSERT_EQ(one.size(), two.size());
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], two[i], 1e-5) << "step " << i + 1;
+  const auto whole = tensors_of(folder_ / "one/final/model.safetensors"),
+             gathered = tensors_of(folder_ / "two/final/model.safetensors");
+  ASSERT_EQ(whole.size(), gathered.size());
+  for (const auto& [name, bytes] : whole) EXPECT_EQ(bytes.size(), gathered.at(name).size()) << name;
+}
+
+// A checkpoint of any layout is taken over bit by bit by any other, and the run goes on as it would
+// have.
+TEST_F(Runs, CheckpointsGoFromLayoutToLayout) {
+  const auto model = model_with_even_heads();
+  const std::vector<std::string> layouts = {
+      "", " --nproc 2 --set parallel.tensor=2 --set parallel.sequence=true",
+      " --nproc 4 --set parallel.tensor=2", " --nproc 4 --set parallel.tensor=4"};
+  const auto settings = " --set train.steps=4 --set model.path=" + model.string();
+  for (const std::string precision : {"fp32", "bf16"}) {
+    const auto random = "weights = \"random\"\nprecision = \"" + precision + "\"";
+    train(run_file("whole_" + precision, "", random),
+          " --set train.steps=6 --set model.path=" + model.string());
+    for (size_t from = 0; from < layouts.size(); ++from) {
+      const size_t to = (from + 1) % layouts.size();
+      const auto name = fmt::format("from_{}_{}", from, precision);
+      const auto file = run_file(name, "", random);
+      train(file, settings + layouts[from]);
+      const auto saved = weights(name);
+      train(file, settings + layouts[to]);  // nothing to do but to write final/ again
+      EXPECT_TRUE(weights(name) == saved) << layouts[from] << " ->" << layouts[to];
+      train(file, settings + layouts[to] + " --set train.steps=6");
+      const auto curve = losses(rows(name)), whole = losses(rows("whole_" + precision));
+      ASSERT_EQ(curve.size(), 6u);
+      // bf16 rounds partial sums of other lengths
+      const double bound = precision == "fp32" ? 1e-5 : 0.02;
+      for (size_t i = 0; i < 6; ++i)
+        EXPECT_NEAR(curve[i], whole[i], bound)
+            << layouts[from] << " ->" << layouts[to] << ", " << i;
+    }
+  }
+}
+
+TEST_F(Runs, AdaptersOfTensorRanksAreOneFile) {
+  const auto model = model_with_even_heads();
+  train(run_file("base", "", "weights = \"random\"\nprecision = \"fp32\""),
+        "--set train.steps=1 --set model.path=" + model.string());
+  const std::string lora =
+      "precision = \"fp32\"\n[model.lora]\nrank = 4\nalpha = 16\ndropout = 0.1";
+  const auto settings = "--set model.path=" + (folder_ / "base/final").string();
+  train(run_file("one", "", lora), settings);
+  const auto file = run_file("two", "", lora);
+  const auto split = settings + " --nproc 2 --set parallel.tensor=2 --set parallel.sequence=true";
+  train(file, split + " --set train.steps=4");
+  train(file, split);
+  const auto one = losses(rows("one")), two = losses(rows("two"));
+  ASSERT_EQ(one.size(), two.size());
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], two[i], 1e-5) << "step " << i + 1;
+  const auto whole = tensors_of(folder_ / "one/final/adapter_model.safetensors"),
+             gathered = tensors_of(folder_ / "two/final/adapter_model.safetensors");
+  ASSERT_EQ(whole.size(), gathered.size());
+  for (const auto& [name, bytes] : whole) EXPECT_EQ(bytes.size(), gathered.at(name).size()) << name;
+}
+
+// All broken rules at once, with the arithmetic, and nothing is started.
+TEST_F(Runs, LayoutThatCannotBeIsRefusedBeforeAnythingStarts) {
+  const auto file = run_file("never");
+  const auto outcome = run(fmt::format(
+      "train {} --nproc 4 --set parallel.tensor=8 --set train.global_batch=6 --set model.path={}",
+      file.string(), model_with_even_heads().string()));
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_THAT(
+      outcome.err,
+      AllOf(HasSubstr("world size 4 is not divisible by tensor*context*pipeline = 8*1*1 = 8"),
+            HasSubstr("vision heads 4 not divisible by tensor 8; allowed: 1, 2, 4"),
+            HasSubstr("text heads 4 not divisible by tensor 8")));
+  EXPECT_FALSE(fs::exists(folder_ / "never"));
+  const auto batch =
+      run(fmt::format("train {} --nproc 4 --set train.global_batch=6", file.string()));
+  EXPECT_EQ(batch.status, 2);
+  EXPECT_THAT(batch.err, HasSubstr("6"));
 }
 
 TEST_F(Runs, AdaptersAreTrainedSavedAndMerged) {

@@ -17,11 +17,17 @@ namespace triptych {
 struct EqualityRow {
   std::string name;
   int processes = 1;
-  /// Assignments to options of the run file, as `--set` takes them. Those of [parallel] and
-  /// [recompute] are left out in the run of one process that the row is compared with.
+  /// Assignments to options of the run file, as `--set` takes them, and to the tiny model:
+  /// "tiny.tied=true", "tiny.key_value_heads=1". Those of [parallel] and [recompute] are left out
+  /// in the run of one process that the row is compared with.
   std::vector<std::string> set;
   /// More than 1e-5 (fp32), with the reason in a comment beside the row.
   double tolerance = 1e-5;
+  /// A mistake to make on purpose, which the comparison must find; empty: none.
+  ///   "no sums"         gradients of what all tensor ranks hold are not summed over them
+  ///   "no copies' sums" those of key/value heads that several ranks hold are not
+  ///   "counted twice"   every rank counts and saves what others hold as well
+  std::string mistake;
 };
 
 struct TrainedTiny {
@@ -35,9 +41,9 @@ TrainedTiny train_row(const EqualityRow& row, bool bf16);
 /// The run of one process that `row` is compared with; computed once per setting.
 const TrainedTiny& train_alone(const EqualityRow& row, bool bf16);
 
-/// Relative errors: of the loss, the largest over the steps; of the gradient norm likewise; of
-/// gradients ||a - b|| / ||b||, the largest over the parameters, and over all of them as one
-/// vector.
+/// Relative errors, over the steps that `got` has: of the loss, the largest over the steps; of the
+/// gradient norm likewise; of gradients ||a - b|| / ||b||, the largest over the parameters, and
+/// over all of them as one vector.
 struct Deviation {
   double loss = 0, norm = 0, gradient = 0, all_gradients = 0;
   std::string worst;  ///< the parameter of `gradient`

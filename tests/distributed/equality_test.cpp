@@ -3,24 +3,51 @@
 
 #include "equality.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <cstdio>
+#include <sstream>
 
 #include "base/format.h"
 #include "ranks.h"
 
 namespace triptych {
+
+static void PrintTo(const EqualityRow& row, std::ostream* out) { *out << row.name; }
+
 namespace {
+
+/// Options in one string, for short rows.
+std::vector<std::string> set(const std::string& words) {
+  std::vector<std::string> result;
+  std::istringstream in(words);
+  for (std::string word; in >> word;) result.push_back(word);
+  return result;
+}
+
+const std::string kSp = "parallel.tensor=2 parallel.sequence=true ";
+const std::string kTp4Sp = "parallel.tensor=4 parallel.sequence=true ";
+const std::string kLora =
+    R"(model.lora.rank=4 model.lora.alpha=8 model.lora.dropout=0.2 )"
+    R"(model.lora.targets=["q_proj","k_proj","v_proj","o_proj","up_proj","down_proj","qkv"] )";
 
 const std::vector<EqualityRow>& rows() {
   static const std::vector<EqualityRow> all = {
       {"data 2", 2, {}},
-      {"data 2, zero 0", 2, {"parallel.zero=0"}},
-      {"tensor 2", 2, {"parallel.tensor=2"}},
-      {"tensor 2, sequence", 2, {"parallel.tensor=2", "parallel.sequence=true"}},
-      {"tensor 4", 4, {"parallel.tensor=4"}},  // two ranks a key/value head
-      {"tensor 4, sequence", 4, {"parallel.tensor=4", "parallel.sequence=true"}},
+      {"data 2, zero 0", 2, set("parallel.zero=0")},
+      {"tensor 2", 2, set("parallel.tensor=2")},
+      {"tensor 2, sequence", 2, set(kSp)},
+      {"tensor 2, sequence, tied", 2, set(kSp + "tiny.tied=true")},
+      {"tensor 2, lora", 2, set("parallel.tensor=2 " + kLora)},
+      {"tensor 2, sequence, lora", 2, set(kSp + kLora)},
+      {"tensor 2, sequence, frozen vision", 2, set(kSp + R"(model.freeze=["vision","projector"])")},
+      {"tensor 2, sequence, recompute", 2, set(kSp + "recompute.policy=full")},
+      {"tensor 4, sequence", 4, set(kTp4Sp)},  // two ranks a key/value head
+      {"tensor 4, lora", 4, set("parallel.tensor=4 " + kLora)},
+      {"tensor 2, data 2, one key/value head", 4, set("parallel.tensor=2 tiny.key_value_heads=1")},
+      {"tensor 2, sequence, data 2, zero 0", 4, set(kSp + "parallel.zero=0")},
+      {"tensor 2, sequence, data 2, other order", 4,
+       set(kSp + R"(parallel.order=["data","tensor","context","pipeline"])")},
   };
   return all;
 }
@@ -28,8 +55,9 @@ const std::vector<EqualityRow>& rows() {
 class Equality : public testing::TestWithParam<EqualityRow> {
  protected:
   static void SetUpTestSuite() {
-    std::printf("\n%-44s %2s  %9s %9s %9s  %9s %9s  %s\n", "layout", "n", "loss", "norm",
-                "gradient", "bf16", "one bf16", "worst gradient");
+    std::printf(
+        "| layout | ranks | loss | norm | gradient | bf16 | one bf16 process |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |\n");
   }
 };
 
@@ -43,9 +71,8 @@ TEST_P(Equality, TrainsWhatOneProcessTrains) {
   const auto one = compare(train_alone(row, true), exact);
   const auto bf16 = compare(train_row(row, true), exact);
 
-  std::printf("%-44s %2d  %9.1e %9.1e %9.1e  %9.1e %9.1e  %s\n", row.name.c_str(), row.processes,
-              error.loss, error.norm, error.gradient, bf16.all_gradients, one.all_gradients,
-              error.worst.c_str());
+  std::printf("| %s | %d | %.1e | %.1e | %.1e | %.2e | %.2e |\n", row.name.c_str(), row.processes,
+              error.loss, error.norm, error.gradient, bf16.all_gradients, one.all_gradients);
   EXPECT_LE(error.loss, row.tolerance);
   EXPECT_LE(error.norm, row.tolerance);
   EXPECT_LE(error.gradient, row.tolerance) << error.worst;
@@ -59,6 +86,31 @@ INSTANTIATE_TEST_SUITE_P(Rows, Equality, testing::ValuesIn(rows()), [](const aut
     if (std::isalnum(static_cast<unsigned char>(c)) != 0) name += c;
   return name;
 });
+
+// What the comparison is worth: each of these is a mistake that people have made.
+class Mistakes : public testing::TestWithParam<EqualityRow> {};
+
+TEST_P(Mistakes, AreFound) {
+  const auto& row = GetParam();
+  std::string found;
+  try {
+    const auto error = compare(train_row(row, false), train_alone(row, false));
+    if (error.loss > 1e-3 || error.norm > 1e-3 || error.gradient > 1e-3) found = "another result";
+  } catch (const std::exception& difference) {
+    found = difference.what();
+  }
+  EXPECT_THAT(found, testing::AnyOf(testing::Eq("another result"),
+                                    testing::HasSubstr("has another gradient"),
+                                    testing::HasSubstr("reports another loss")));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Rows, Mistakes,
+    testing::Values(EqualityRow{"tensor 2, sequence", 2, set(kSp), 0, "no sums"},
+                    EqualityRow{"tensor 2, lora", 2, set("parallel.tensor=2 " + kLora), 0,
+                                "no sums"},
+                    EqualityRow{"tensor 4, sequence", 4, set(kTp4Sp), 0, "no copies' sums"},
+                    EqualityRow{"tensor 2", 2, set("parallel.tensor=2"), 0, "counted twice"}));
 
 }  // namespace
 }  // namespace triptych

@@ -57,7 +57,7 @@ Sample make_sample(uint64_t index, const std::vector<MediaPatches>& media, int64
 
 }  // namespace
 
-void write_tiny_qwen(const std::filesystem::path& folder) {
+void write_tiny_qwen(const std::filesystem::path& folder, const TinyQwen& settings) {
   auto options = qwen::preset("qwen2_5_vl_3b");
   auto& vision = options.vision;
   vision.depth = 4;
@@ -71,10 +71,10 @@ void write_tiny_qwen(const std::filesystem::path& folder) {
   text.intermediate_size = 52;
   text.num_hidden_layers = 4;
   text.num_attention_heads = 4;
-  text.num_key_value_heads = 2;
+  text.num_key_value_heads = settings.key_value_heads;
   text.mrope_section = {1, 1, 2};
   text.initializer_range = 0.15;
-  text.tie_word_embeddings = false;
+  text.tie_word_embeddings = settings.tied;
   options.ids.image = kImage;
   options.ids.video = kVideo;
   options.ids.vision_start = kStart;
