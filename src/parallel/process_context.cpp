@@ -311,6 +311,7 @@ Group& ProcessContext::group(std::vector<int64_t> ranks, const std::string& purp
 }
 
 Group& ProcessContext::cpu_group(MeshDims dims, const std::string& purpose) {
+  if (impl_->options.device == c10::DeviceType::CPU) return group(dims, purpose);
   auto& slot = impl_->own_groups[fmt::format("cpu {} {}", purpose, to_string(dims))];
   if (!slot) slot = impl_->make_cpu_group(purpose, impl_->mesh.ranks(dims, rank()));
   return *slot;
