@@ -2,13 +2,66 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/mm.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/grad_mode.h>
 
 #include <utility>
 
 #include "nn/dropout.h"
 #include "parallel/collectives.h"
+#include "parallel/weight_gradients.h"
 
 namespace triptych {
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct Sink : torch::CustomClassHolder {
+  std::shared_ptr<WeightGradients> gradients;
+};
+
+/// at::linear with the same products in backward, of which the weight's may wait.
+struct SplitLinear : torch::autograd::Function<SplitLinear> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
+                            const at::Tensor& bias, const c10::intrusive_ptr<Sink>& sink) {
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["sink"] = c10::IValue::make_capsule(sink);
+    return at::linear(x, weight.flatten(1), bias);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const at::NoGradGuard no_grad;
+    const auto saved = ctx->get_saved_variables();
+    const auto &x = saved[0], &weight = saved[1];
+    const auto dy_TO = gradients[0].reshape({-1, gradients[0].size(-1)});
+    variable_list result(4);
+    if (ctx->needs_input_grad(0)) result[0] = at::mm(dy_TO, weight.flatten(1)).view(x.sizes());
+    if (ctx->needs_input_grad(2)) result[2] = dy_TO.sum(0);
+    if (!ctx->needs_input_grad(1)) return result;
+    const auto product = [dy_TO, x_TI = x.detach().reshape({-1, x.size(-1)}),
+                          sizes = weight.sizes().vec()] {
+      return at::mm(dy_TO.t(), x_TI).view(sizes);
+    };
+    const auto& sink = static_cast<const Sink&>(*ctx->saved_data["sink"].toCapsule());
+    if (!sink.gradients->put_off([product, weight] { accumulate_gradient(weight, product()); }))
+      result[1] = product();
+    return result;
+  }
+};
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x_TI, const Parameter& weight, const at::Tensor& bias_O) {
+  const auto& value = weight.value;
+  if (!weight.weight_gradients || !value.requires_grad() || !at::GradMode::is_enabled())
+    return at::linear(x_TI, value.dim() == 2 ? value : value.flatten(1), bias_O);
+  const auto sink = c10::make_intrusive<Sink>();
+  sink->gradients = weight.weight_gradients;
+  return SplitLinear::apply(x_TI, value, bias_O, sink);
+}
 
 LinearPlacement placement_of(const LinearSplit& split, const ModelGroups& groups) {
   LinearPlacement placement;
@@ -48,7 +101,7 @@ Linear::Linear(ParameterBuilder& builder, std::string path, const std::string& p
 
 at::Tensor Linear::forward(const at::Tensor& x_TI, const at::Tensor& dropout_keys_T) const {
   const bool partial = split_.is_row() && groups_.tensor_size() > 1;
-  auto y_TO = at::linear(x_TI, weight->value, bias && !partial ? bias->value : at::Tensor());
+  auto y_TO = linear(x_TI, *weight, bias && !partial ? bias->value : at::Tensor());
   if (lora) y_TO = with_adapter(y_TO, x_TI, dropout_keys_T);
   if (!partial) return y_TO;
 
@@ -67,7 +120,7 @@ at::Tensor Linear::with_adapter(const at::Tensor& y_TO, const at::Tensor& x_TI,
     low_TI = token_dropout(low_TI, dropout_keys_T, lora->site, lora->dropout,
                            held.empty() ? 0 : held.front().start);
   }
-  const auto delta_TO = at::linear(at::linear(low_TI, lora->a_RI->value), lora->b_OR->value);
+  const auto delta_TO = linear(linear(low_TI, *lora->a_RI), *lora->b_OR);
   return (y_TO + delta_TO * lora->scale).to(y_TO.scalar_type());
 }
 

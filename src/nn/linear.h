@@ -56,6 +56,12 @@ struct Lora {
   uint64_t site = 0;  ///< which adapter this is: part of the key of its dropout
 };
 
+/// y = x W^T + b for a weight of [O, ...], its other dims joined. Where the weight's gradients may
+/// be put off (Parameter::weight_gradients), backward gives the input's gradient at once and leaves
+/// the product for the weight's to the schedule; both ways give the same bits.
+/// @param bias_O  may be undefined.
+at::Tensor linear(const at::Tensor& x_TI, const Parameter& weight, const at::Tensor& bias_O = {});
+
 /// y = x W^T + b. On one tensor rank a single matrix product; on several, each computes what
 /// `LinearSplit` says. The bias of a row-split layer is added once, after the sum.
 class Linear {

@@ -106,7 +106,7 @@ at::Tensor random_part(const Parameter& parameter, uint64_t seed) {
 
 void initialise(const ParameterList& parameters, uint64_t seed, at::Device device) {
   for (const auto& parameter : parameters) {
-    if (!parameter->value.is_meta()) continue;
+    if (!parameter->on_stage || !parameter->value.is_meta()) continue;
     const auto dtype = parameter->value.scalar_type();
     at::Tensor values;
     switch (parameter->init.kind) {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 #include <numeric>
 
 #include "base/clock.h"
@@ -56,7 +57,7 @@ struct Pending::Work {
   std::shared_ptr<GroupHost> host;
   c10::intrusive_ptr<c10d::Work> work;
   std::vector<at::Tensor> tensors;  // alive until it is done
-  int64_t record = 0;
+  int64_t record = 0;               // 0: not in the log before it is waited for
   std::string text;
 };
 
@@ -64,12 +65,19 @@ void Pending::wait() {
   if (!work_) return;
   const auto work = std::move(work_);
   work_ = nullptr;
+  if (work->record == 0) work->record = work->host->log.begin(work->text);
   try {
     work->work->wait();
   } catch (const std::exception& error) {
     work->host->fail(work->text, message_of(error));
   }
   work->host->log.end(work->record);
+}
+
+bool Pending::done() const { return !work_ || work_->work->isCompleted(); }
+
+void Pending::abort() {
+  if (work_) work_->work->abort();
 }
 
 struct Group::Connection {
@@ -87,6 +95,7 @@ struct Group::Connection {
 
   c10::intrusive_ptr<c10d::Backend> backend;
   int64_t sequence = 0;
+  std::mutex messages;  // a sending and a receiving thread
 };
 
 Group::Group(std::shared_ptr<GroupHost> host, std::string name, std::vector<int64_t> members)
@@ -166,6 +175,50 @@ Pending Group::launch(const char* operation, const at::Tensor& shaped_like, std:
   Pending pending;
   pending.work_ = std::move(work);
   return pending;
+}
+
+template <class Call>
+Pending Group::message(const char* operation, const at::Tensor& tensor, int64_t peer,
+                       std::string_view tag, const Call& call) {
+  require(tensor.is_contiguous() && peer >= 0 && peer < size() && peer != rank_, operation, " of ",
+          name_, ": the tensor ", tensor.sizes(), " must be contiguous, and the peer ", peer,
+          " another of the ", size(), " members");
+  auto& to = connection();
+  auto work = std::make_shared<Pending::Work>();
+  work->host = host_;
+  work->tensors = {tensor};
+  work->text = fmt::format(
+      "{} rank {} in {} {}{}{}", operation, members_[static_cast<size_t>(peer)], name_,
+      list(members_), describe(tensor), tag.empty() ? std::string() : fmt::format(" '{}'", tag));
+  try {
+    const std::lock_guard lock(to.messages);
+    work->work = call(*to.backend);
+  } catch (const std::exception& error) {
+    host_->fail(work->text, message_of(error));
+  }
+  Pending pending;
+  pending.work_ = std::move(work);
+  return pending;
+}
+
+Pending Group::send_async(const at::Tensor& tensor, int64_t to, int64_t number,
+                          std::string_view tag) {
+  return message("send to", tensor, to, tag, [&](c10d::Backend& backend) {
+    std::vector<at::Tensor> tensors{tensor};
+    return backend.send(tensors, static_cast<int>(to), static_cast<int>(number));
+  });
+}
+
+Pending Group::receive_async(const at::Tensor& tensor, int64_t from, int64_t number,
+                             std::string_view tag) {
+  return message("receive from", tensor, from, tag, [&](c10d::Backend& backend) {
+    std::vector<at::Tensor> tensors{tensor};
+    return backend.recv(tensors, static_cast<int>(from), static_cast<int>(number));
+  });
+}
+
+void Group::connect() {
+  if (size() > 1) connection();
 }
 
 Pending Group::all_reduce_async(const at::Tensor& tensor, ReduceOp op, std::string_view tag) {

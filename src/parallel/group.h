@@ -25,6 +25,11 @@ class Pending {
   ///   the rank at fault. A collective that is never waited for reports nothing.
   void wait();
   bool waiting() const { return work_ != nullptr; }
+  /// Whether `wait` would return at once, where the library can tell: NCCL, not Gloo's messages.
+  bool done() const;
+  /// Ends a `wait` on another thread (of a copy of this) for a message that will not come any more;
+  /// that `wait` returns, or throws where the library cannot return. For errors only.
+  void abort();
 
  private:
   friend class Group;
@@ -88,6 +93,19 @@ class Group {
   /// Every member's `tensor` becomes that of the member at place `root` in the group.
   void broadcast(const at::Tensor& tensor, int64_t root, std::string_view tag = {});
 
+  /// From this member to the one at place `to`, and the other way round; contiguous tensors of the
+  /// same size on both ends. Messages between two members match by `number` (below 2^31), and in
+  /// order among those of one number. NCCL knows no numbers: there, all messages of one direction
+  /// must be awaited in the order in which they are sent. The watchdog sees them once they are
+  /// waited for. After `connect`, two threads may call these at the same time.
+  Pending send_async(const at::Tensor& tensor, int64_t to, int64_t number,
+                     std::string_view tag = {});
+  Pending receive_async(const at::Tensor& tensor, int64_t from, int64_t number,
+                        std::string_view tag = {});
+
+  /// Makes the connections now instead of in the first collective; all members call it.
+  void connect();
+
   void barrier(std::string_view tag = {});
 
   /// The texts of all members, by place in the group. CPU groups only (ProcessContext::control).
@@ -100,6 +118,9 @@ class Group {
   template <class Call>
   Pending launch(const char* operation, const at::Tensor& shaped_like, std::string_view tag,
                  std::vector<at::Tensor> tensors, const Call& call);
+  template <class Call>
+  Pending message(const char* operation, const at::Tensor& tensor, int64_t peer,
+                  std::string_view tag, const Call& call);
 
   std::shared_ptr<GroupHost> host_;
   std::string name_ = "self";

@@ -10,6 +10,7 @@
 
 #include "base/options.h"
 #include "parallel/axis.h"
+#include "parallel/schedule.h"
 
 namespace triptych {
 
@@ -27,9 +28,6 @@ constexpr std::array<std::string_view, 2> option_names(ZeroGroup) { return {"all
 
 enum class Auto { kAuto };
 constexpr std::array<std::string_view, 1> option_names(Auto) { return {"auto"}; }
-
-enum class PipelineOrder { k1F1B, kZeroBubbleH1 };
-constexpr std::array<std::string_view, 2> option_names(PipelineOrder) { return {"1f1b", "zb_h1"}; }
 
 enum class VisionContext { kAuto, kPictures, kDsp };
 constexpr std::array<std::string_view, 3> option_names(VisionContext) {

@@ -12,6 +12,8 @@
 
 namespace triptych {
 
+class WeightGradients;
+
 /// Elements [start, start + length) along one dim.
 struct Range {
   int64_t start = 0, length = 0;
@@ -66,6 +68,10 @@ struct Parameter {
   /// them and counts them in the norm.
   bool first_copy = true;
   bool trained = true;
+  bool on_stage = true;  ///< a layer of this rank's pipeline stage uses it; else it stays on meta
+  int64_t owner = 0;  ///< the first pipeline rank whose layers use it: saves it, counts it in norms
+  /// Where the weight gradients of its products may be put off to; null: nowhere.
+  std::shared_ptr<WeightGradients> weight_gradients;
   /// Standard deviation of the reference's random initialisation; constant for `weights =
   /// "random"`.
   struct Init {

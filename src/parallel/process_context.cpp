@@ -153,6 +153,7 @@ struct ProcessContext::Impl {
   std::shared_ptr<GroupHost> host = std::make_shared<GroupHost>();
   // members -> group; destroyed last to first made, before the store
   std::map<std::vector<int64_t>, std::unique_ptr<Group>> groups;
+  std::map<std::string, std::unique_ptr<Group>> own_groups;  // by purpose and dims or ranks
   std::unique_ptr<Group> control, background;  // over the CPU, with hosts of their own
   std::unique_ptr<Watchdog> watchdog;
   bool agreed_failure = false;  // every rank throws the same; nobody needs to be told
@@ -170,7 +171,12 @@ struct ProcessContext::Impl {
 
   /// All ranks over the CPU, apart from the other groups' connections and their log.
   std::unique_ptr<Group> make_cpu_world(const char* name) const {
-    if (world_size() == 1) return std::make_unique<Group>();
+    return make_cpu_group(name, mesh.ranks(kWorldGroup, environment.rank));
+  }
+
+  std::unique_ptr<Group> make_cpu_group(const std::string& name,
+                                        std::vector<int64_t> members) const {
+    if (members.size() == 1) return std::make_unique<Group>();
     auto own = std::make_shared<GroupHost>();
     own->rank = host->rank;
     own->world_size = host->world_size;
@@ -178,7 +184,7 @@ struct ProcessContext::Impl {
     own->device_interface = host->device_interface;
     own->timeout = host->timeout;
     own->fail = host->fail;
-    return std::make_unique<Group>(own, name, mesh.ranks(kWorldGroup, environment.rank));
+    return std::make_unique<Group>(own, name, std::move(members));
   }
 
   void start_watchdog() {
@@ -289,6 +295,28 @@ Group& ProcessContext::group(MeshDims dims) {
   return impl_->group(impl_->mesh.ranks(dims, rank()), to_string(dims));
 }
 
+Group& ProcessContext::group(MeshDims dims, const std::string& purpose) {
+  return group(impl_->mesh.ranks(dims, rank()), purpose);
+}
+
+Group& ProcessContext::group(std::vector<int64_t> ranks, const std::string& purpose) {
+  auto place = purpose;
+  for (const auto member : ranks) place += fmt::format(" {}", member);
+  auto& slot = impl_->own_groups[place];
+  if (!slot) {
+    slot = ranks.size() == 1 ? std::make_unique<Group>()
+                             : std::make_unique<Group>(impl_->host, purpose, std::move(ranks));
+  }
+  return *slot;
+}
+
+Group& ProcessContext::cpu_group(MeshDims dims, const std::string& purpose) {
+  if (impl_->options.device == c10::DeviceType::CPU) return group(dims, purpose);
+  auto& slot = impl_->own_groups[fmt::format("cpu {} {}", purpose, to_string(dims))];
+  if (!slot) slot = impl_->make_cpu_group(purpose, impl_->mesh.ranks(dims, rank()));
+  return *slot;
+}
+
 Group& ProcessContext::control() {
   if (impl_->options.device == c10::DeviceType::CPU || world_size() == 1) return world();
   if (!impl_->control) impl_->control = impl_->make_cpu_world("control");
@@ -357,6 +385,7 @@ void ProcessContext::close() {
   self.watchdog->stop();
   self.control.reset();
   self.background.reset();
+  self.own_groups.clear();
   self.groups.clear();
   self.host->store->set(key("done/", rank()), "1");
   if (rank() == 0) self.wait_for_all("done/", 30);

@@ -79,6 +79,12 @@ class ProcessContext {
   /// members are the same.
   Group& group(MeshDims dims);
   Group& world() { return group(kWorldGroup); }
+  /// The same members with connections of their own, for one purpose: messages of one direction of
+  /// a pipeline. Members outside any mesh dims (first and last stage) are given by their ranks.
+  Group& group(MeshDims dims, const std::string& purpose);
+  Group& group(std::vector<int64_t> ranks, const std::string& purpose);
+  /// Over the CPU, whatever the device.
+  Group& cpu_group(MeshDims dims, const std::string& purpose);
   /// All ranks over the CPU, whatever the device: flags, counters, texts.
   Group& control();
   /// The same with connections of its own, for a second thread (saving beside the steps). To be

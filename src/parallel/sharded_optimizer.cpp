@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 #include <mutex>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/format.h"
@@ -26,13 +27,15 @@ namespace {
 struct Trained {
   ParameterPtr parameter;
   double weight_decay = 0;
-  bool counted = true;    ///< in the norm; false for a copy that another tensor rank counts
-  bool summed = false;    ///< over the tensor ranks, after the last backward
-  int64_t steps = 0;      ///< updates of this parameter
-  bool has_main = false;  ///< `main` holds a gradient of this step
-  bool in_step = false;   ///< some rank has a gradient of this step
-  int64_t firings = 0;    ///< of the hook, in this micro-batch
-  int64_t expected = 1;   ///< firings of a complete backward, the most seen so far
+  bool counted = true;      ///< in the norm; false for a copy that another tensor rank counts
+  bool summed = false;      ///< over the tensor ranks, after the last backward
+  int64_t steps = 0;        ///< updates of this parameter
+  bool has_main = false;    ///< `main` holds a gradient of this step
+  bool in_step = false;     ///< some rank has a gradient of this step
+  int64_t firings = 0;      ///< of the hook, in this micro-batch
+  int64_t expected = 1;     ///< firings of a complete backward, the most seen so far
+  bool finished = false;    ///< in a pipelined step: no more gradients will come
+  Group* shared = nullptr;  ///< pipeline ranks that use it as well; null: none
   size_t bucket = 0;
   at::Tensor main;  ///< fp32 sum over micro-batches and ranks; a view of the bucket's, or undefined
   at::Tensor touched;  ///< rows with moments, while all gradients were row-sparse
@@ -88,12 +91,16 @@ struct ShardedOptimizer::Impl {
   std::vector<Bucket> buckets;
   int64_t steps = 0;
   int64_t micro_batches = 0, micro_batches_done = 0;
+  bool pipelined = false;     ///< of this step: nothing is launched before finish_gradients
   bool counts_known = false;  ///< a whole backward has been seen: hooks may launch buckets
   size_t next_bucket = 0;     ///< buckets are launched in this order on every rank
   double sum_of_squares = -1;
   std::mutex mutex;  ///< hooks run on autograd's thread of the parameter's device
 
   Group& gradient_group() const { return *groups.gradients; }
+  bool is_owner(const Parameter& p) const {
+    return p.owner == groups.coordinates[MeshDim::kPipeline];
+  }
   bool last_micro_batch() const { return micro_batches_done + 1 == micro_batches; }
   bool complete() const { return micro_batches > 0 && micro_batches_done == micro_batches; }
 
@@ -113,6 +120,8 @@ struct ShardedOptimizer::Impl {
   void sum_over_tensor_ranks();
   void finish_reductions();
   void agree_on_gradients();
+  void sum_shared();
+  void complete_step();
   bool has_gradient(const Trained& t) const {
     return t.has_main || (!flat && t.value().grad().defined());
   }
@@ -131,7 +140,7 @@ void ShardedOptimizer::Impl::take(const ParameterList& parameters) {
   // the reverse of the order in which layers were made: about the order in which gradients come
   for (auto it = parameters.rbegin(); it != parameters.rend(); ++it) {
     const auto& p = *it;
-    if (!p->trained) continue;
+    if (!p->trained || !p->on_stage) continue;
     const auto dtype = p->value.scalar_type();
     require(dtype == at::kFloat || dtype == at::kBFloat16, "optimizer: '", p->name, "' is ",
             c10::toString(dtype), "; trained parameters are float32 or bfloat16");
@@ -141,8 +150,11 @@ void ShardedOptimizer::Impl::take(const ParameterList& parameters) {
     const bool decays = adamw.decay_all || p->full_shape.size() >= 2;
     Trained t{.parameter = p};
     t.weight_decay = decays ? adamw.weight_decay : 0;
-    t.counted = p->first_copy;
+    t.counted = p->first_copy && is_owner(*p);
     t.summed = p->placement.sum_over_tensor || p->copies > 1;
+    for (const auto& shared : groups.shared) {
+      if (shared.parameter == p->name && shared.group->size() > 1) t.shared = shared.group;
+    }
     require(by_name.emplace(p->name, trained.size()).second,
             "optimizer: two parameters are called '", p->name, "'");
     trained.push_back(std::move(t));
@@ -155,16 +167,19 @@ void ShardedOptimizer::Impl::make_buckets() {
   if (limit <= 0) limit = std::max<int64_t>(40'000'000, 1'000'000 * ranks);
   if (!flat) limit = std::numeric_limits<int64_t>::max();  // one bucket a dtype: only its states
 
-  // Those that wait for the tensor ranks come last: buckets are launched in order.
-  std::vector<std::pair<bool, at::ScalarType>> kinds;
+  // Those that wait for the tensor ranks come last: buckets are launched in order. A parameter that
+  // stages share has buckets of its own, so that its shards are the same on all its ranks.
+  using Kind = std::tuple<bool, at::ScalarType, std::string>;
   const auto kind_of = [](const Trained& t) {
-    return std::pair(t.summed, t.value().scalar_type());
+    return Kind(t.summed, t.value().scalar_type(), t.shared != nullptr ? t.name() : std::string());
   };
+  std::vector<Kind> kinds;
   for (const auto& t : trained) {
     if (std::find(kinds.begin(), kinds.end(), kind_of(t)) == kinds.end())
       kinds.push_back(kind_of(t));
   }
-  std::stable_partition(kinds.begin(), kinds.end(), [](const auto& kind) { return !kind.first; });
+  std::stable_partition(kinds.begin(), kinds.end(),
+                        [](const auto& kind) { return !std::get<bool>(kind); });
   for (const auto& kind : kinds) {
     std::vector<size_t> members;
     std::vector<int64_t> lengths;
@@ -242,7 +257,8 @@ void ShardedOptimizer::Impl::install_hooks() {
 void ShardedOptimizer::Impl::on_gradient(size_t index) {
   auto& t = trained[index];
   const std::lock_guard lock(mutex);
-  if (!sums(t)) return;
+  // Undefined: the layer has put its weight gradient off.
+  if (!sums(t) || !t.value().grad().defined()) return;
   require(micro_batches_done < micro_batches, "optimizer: a gradient of '", t.name(),
           "' outside of a step; this is a bug: begin_step comes first");
   auto& bucket = buckets[t.bucket];
@@ -252,7 +268,8 @@ void ShardedOptimizer::Impl::on_gradient(size_t index) {
   t.value().mutable_grad().reset();
   add_to_main(t, gradient);
   if (++t.firings == t.expected) ++bucket.ready;
-  if (flat && sharding.overlap && counts_known && last_micro_batch()) launch_ready_buckets();
+  if (flat && sharding.overlap && counts_known && !pipelined && last_micro_batch())
+    launch_ready_buckets();
 }
 
 void ShardedOptimizer::Impl::add_to_main(Trained& t, const at::Tensor& gradient) {
@@ -355,10 +372,48 @@ void ShardedOptimizer::Impl::agree_on_gradients() {
   for (int64_t i = 0; i < count; ++i) trained[static_cast<size_t>(i)].in_step = values[i] != 0;
 }
 
+/// After the sums over the gradient group, where every rank has its shard: the same shard of every
+/// rank that shares the parameter is added up.
+void ShardedOptimizer::Impl::sum_shared() {
+  const at::NoGradGuard no_grad;
+  for (const auto& shared : groups.shared) {
+    const auto it = by_name.find(shared.parameter);
+    if (it == by_name.end() || shared.group->size() == 1) continue;
+    auto& t = trained[it->second];
+    const auto device = t.value().device();
+    const auto flag = at::full({1}, t.in_step ? 1 : 0, at::TensorOptions(device).dtype(at::kInt));
+    shared.group->all_reduce(flag, ReduceOp::kMax, "shared parameter with a gradient");
+    t.in_step = flag.item<int>() != 0;
+    if (!t.in_step) continue;
+    const auto tag = fmt::format("gradient of '{}'", t.name());
+    if (flat) {
+      for (const auto& piece : buckets[t.bucket].pieces) {
+        shared.group->all_reduce(piece.gradient, ReduceOp::kSum, tag);
+      }
+      continue;
+    }
+    if (!t.has_main) {
+      const auto& grad = t.value().grad();
+      t.main = at::zeros(t.value().sizes(), at::TensorOptions(device).dtype(at::kFloat));
+      if (grad.defined()) t.main.copy_(grad.is_sparse() ? grad.to_dense() : grad);
+      t.value().mutable_grad().reset();
+      t.has_main = true;
+    }
+    shared.group->all_reduce(t.main, ReduceOp::kSum, tag);
+  }
+}
+
+void ShardedOptimizer::Impl::complete_step() {
+  sum_over_tensor_ranks();
+  if (flat) finish_reductions();
+  agree_on_gradients();
+  sum_shared();
+}
+
 void ShardedOptimizer::Impl::clear_gradients() {
   for (auto& t : trained) {
     t.value().mutable_grad().reset();
-    t.has_main = t.in_step = false;
+    t.has_main = t.in_step = t.finished = false;
     t.firings = 0;
   }
   for (auto& bucket : buckets) {
@@ -366,6 +421,7 @@ void ShardedOptimizer::Impl::clear_gradients() {
     bucket.launched = false;
   }
   next_bucket = 0;
+  pipelined = false;
   micro_batches = micro_batches_done = 0;
   sum_of_squares = -1;
 }
@@ -500,10 +556,33 @@ void ShardedOptimizer::finish_micro_batch() {
   for (auto& bucket : self.buckets) bucket.ready = 0;
   self.counts_known = true;
   ++self.micro_batches_done;
-  if (!self.complete()) return;
-  self.sum_over_tensor_ranks();
-  if (self.flat) self.finish_reductions();
-  self.agree_on_gradients();
+  if (self.complete()) self.complete_step();
+}
+
+void ShardedOptimizer::begin_pipelined_step(int64_t micro_batches) {
+  begin_step(micro_batches);
+  impl_->pipelined = true;
+}
+
+void ShardedOptimizer::finish_gradients(const ParameterList& parameters) {
+  auto& self = *impl_;
+  const std::lock_guard lock(self.mutex);
+  require(self.pipelined, "optimizer: finish_gradients needs begin_pipelined_step");
+  for (const auto& p : parameters) {
+    const auto it = self.by_name.find(p->name);
+    if (it == self.by_name.end() || self.trained[it->second].finished) continue;
+    auto& t = self.trained[it->second];
+    t.finished = true;
+    ++self.buckets[t.bucket].ready;
+  }
+  if (self.flat && self.sharding.overlap) self.launch_ready_buckets();
+}
+
+void ShardedOptimizer::finish_micro_batches() {
+  auto& self = *impl_;
+  require(self.pipelined, "optimizer: finish_micro_batches needs begin_pipelined_step");
+  self.micro_batches_done = self.micro_batches;
+  self.complete_step();
 }
 
 double ShardedOptimizer::norm(double scale) {
@@ -597,7 +676,8 @@ std::vector<StateRange> ShardedOptimizer::ranges() const {
   for (const auto& bucket : self.buckets) {
     for (const auto& piece : bucket.pieces) {
       const auto& t = self.trained[piece.trained];
-      ranges.push_back({t.name(), piece.begin, piece.end, writer && t.parameter->first_copy});
+      ranges.push_back({t.name(), piece.begin, piece.end,
+                        writer && t.parameter->first_copy && self.is_owner(*t.parameter)});
     }
   }
   return ranges;

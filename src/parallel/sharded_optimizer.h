@@ -34,6 +34,13 @@ struct OptimizerGroups {
   Group* gradients = nullptr;  ///< ranks that hold the same parameters: sums, shards
   Group* norm = nullptr;       ///< ranks whose sums of squares add up to the whole norm
   Group* tensor = nullptr;     ///< ranks that split matrices: sums what Parameter marks for it
+  /// Parameters that layers of several pipeline ranks use (a tied embedding): each rank finds a
+  /// part of the gradient. In an order that is the same on all ranks that share one.
+  struct Shared {
+    std::string parameter;
+    Group* group = nullptr;
+  };
+  std::vector<Shared> shared;
   MeshCoordinates coordinates;
 };
 OptimizerGroups optimizer_groups(ProcessContext& process, int64_t zero);
@@ -81,6 +88,13 @@ class ShardedOptimizer {
 
   /// Forgets all gradients and opens a step.
   void begin_step(int64_t micro_batches);
+  /// The same for a pipeline, where backwards of several micro-batches take turns: gradients are
+  /// summed as they come, `finish_gradients` says which are complete, and `finish_micro_batches`
+  /// takes the place of all calls of finish_micro_batch.
+  void begin_pipelined_step(int64_t micro_batches);
+  /// No more gradients will come for these parameters in this step: their buckets may be reduced.
+  void finish_gradients(const ParameterList& parameters);
+  void finish_micro_batches();
   /// After each backward. The last one waits until every gradient is summed over the ranks.
   void finish_micro_batch();
 

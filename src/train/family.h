@@ -27,6 +27,9 @@ struct FlowRequest {
   bool last_logits = false;
   bool dropout = false;  ///< adapter dropout, keyed by seed and step
   uint64_t seed = 0, step = 0;
+  /// For a rank whose layers do not read it: pixels are the first layer's, other facts about media
+  /// those of all vision layers.
+  bool with_pixels = true, with_vision = true;
   ModelGroups groups;  ///< as the model was built with
 };
 
@@ -60,6 +63,9 @@ class Family {
   virtual std::string_view token_losses_field() const = 0;
   virtual std::string_view logits_field() const = 0;
 
+  /// Fields that carry gradients from layer to layer: what a pipeline sends from stage to stage.
+  virtual std::vector<std::string> travelling_fields() const = 0;
+
   /// True for layers that `recompute.policy = "full"` is about: the repeated blocks.
   virtual bool is_block(const Layer& layer) const = 0;
 
@@ -72,6 +78,10 @@ class Family {
 
   /// Sizes for `mfu`: model flop of one forward pass, by layer costs.
   virtual FlowSize flow_size(const MicroBatch& batch) const = 0;
+
+  /// The same for a sequence of this length with as much text as pictures: what an automatic cut
+  /// into pipeline stages weighs layers by.
+  virtual FlowSize typical_size(int64_t tokens) const = 0;
 
   // generation
   virtual DecodeState start_decoding(int64_t capacity, const FlowRequest& request) const = 0;

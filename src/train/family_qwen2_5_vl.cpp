@@ -37,7 +37,9 @@ qwen::FlowSettings to_settings(const FlowRequest& request) {
   qwen::FlowSettings settings{.device = request.device,
                               .dtype = request.dtype,
                               .all_logits = request.all_logits,
-                              .last_logits = request.last_logits};
+                              .last_logits = request.last_logits,
+                              .pixels = request.with_pixels,
+                              .vision = request.with_vision};
   if (request.dropout) settings.dropout = {.seed = request.seed, .step = request.step};
   settings.groups = request.groups;
   return settings;
@@ -86,6 +88,10 @@ class Qwen2_5_VL : public Family {
   std::string_view token_losses_field() const override { return field::kTokenLosses; }
   std::string_view logits_field() const override { return field::kLogits; }
 
+  std::vector<std::string> travelling_fields() const override {
+    return {field::kVisionHidden, field::kFeatures, field::kHidden};
+  }
+
   bool is_block(const Layer& layer) const override {
     return layer.name().starts_with("visual.blocks.") || layer.name().starts_with("model.layers.");
   }
@@ -119,6 +125,15 @@ class Qwen2_5_VL : public Family {
     if (size.patches > 0)
       size.mean_square_frame_patches = frame_squares / static_cast<double>(size.patches);
     return size;
+  }
+
+  FlowSize typical_size(int64_t tokens) const override {
+    const int64_t side = 32;  // patches: a picture of 448 x 448
+    return {.tokens = tokens,
+            .label_tokens = tokens / 4,
+            .patches = tokens / 2 * options_.vision.cell_patches(),
+            .mean_square_length = static_cast<double>(tokens),
+            .mean_square_frame_patches = static_cast<double>(side * side)};
   }
 
   DecodeState start_decoding(int64_t capacity, const FlowRequest& request) const override {

@@ -92,6 +92,7 @@ void check_tied_copy(const LoadedModel& loaded, const HubFolder& folder) {
     if (loaded.family->canonical_name(name) != "lm_head.weight") continue;
     if (loaded.find(name) != nullptr) return;
     const auto& embedding = loaded.model.parameter("model.embed_tokens.weight");
+    if (!embedding.on_stage) return;
     if (!read_part(folder, name, embedding, at::kCPU).equal(embedding.value.cpu())) {
       log_warning("{}: '{}' differs from the embedding it is tied to and is not used",
                   folder.path().string(), name);
@@ -105,6 +106,7 @@ void read_weights(LoadedModel& loaded, const HubFolder& folder, at::Device devic
     const auto it = parameters.find(loaded.family->canonical_name(name));
     if (it == parameters.end()) continue;
     auto& parameter = *it->second;
+    if (!parameter.on_stage) continue;
     if (parameter.value.is_meta()) {
       parameter.value =
           read_part(folder, name, parameter, device).set_requires_grad(parameter.trained);
@@ -170,6 +172,8 @@ void read_adapter(LoadedModel& loaded, const Adapter& adapter,
     require(tensor.sizes() == at::IntArrayRef(parameter.full_shape), folder.string(), ": tensor '",
             stored, "' is ", tensor.sizes(), ", the model expects ",
             at::IntArrayRef(parameter.full_shape));
+    used += parameter.name.find(".lora_") != std::string::npos;
+    if (!parameter.on_stage) continue;
     const auto part = part_of(parameter, tensor);
     if (parameter.value.is_meta()) {
       parameter.value =
@@ -179,7 +183,6 @@ void read_adapter(LoadedModel& loaded, const Adapter& adapter,
     } else {
       parameter.value.detach().copy_(part);
     }
-    used += parameter.name.find(".lora_") != std::string::npos;
   }
   const auto wanted = std::count_if(parameters.begin(), parameters.end(), [](const auto& p) {
     return p.first.find(".lora_") != std::string::npos;
@@ -256,6 +259,7 @@ at::ScalarType compute_type_of(const std::filesystem::path& folder) {
 LoadedModel load_model(const ModelRequest& request) {
   LoadedModel loaded;
   loaded.folder = request.folder;
+  loaded.device = request.device;
   loaded.config = read_config(request);
   loaded.family = family_of(loaded.config, request);
   if (loaded.config.is_null()) loaded.config = loaded.family->config();
@@ -282,6 +286,8 @@ LoadedModel load_model(const ModelRequest& request) {
     loaded.lora = request.lora;
   }
   if (loaded.lora) attach_adapters(loaded);
+  loaded.cut = StageCut::whole(static_cast<int64_t>(loaded.model.layers.size()));
+  if (request.place) request.place(loaded);
   if (request.meta_only) return loaded;
 
   if (loaded.source) {
@@ -305,7 +311,9 @@ void load_weights(LoadedModel& loaded, const std::filesystem::path& weights) {
   }
   const auto folder = HubFolder::open(weights);
   check_against_folder(loaded, folder);
-  read_weights(loaded, folder, loaded.model.parameters.front()->value.device());
+  for (const auto& parameter : loaded.model.parameters) {
+    if (parameter->on_stage) return read_weights(loaded, folder, parameter->value.device());
+  }
 }
 
 TensorProvider weight_provider(const LoadedModel& loaded) {
@@ -315,8 +323,26 @@ TensorProvider weight_provider(const LoadedModel& loaded) {
     // A frozen tensor goes out as it came in, also when it is computed with in another precision.
     if (!parameter->trained && loaded.source && loaded.source->contains(stored))
       return loaded.source->view(stored);
-    return gather_whole(*parameter, parameter->value.detach(), loaded.groups.tensor);
+    return whole_value(loaded, *parameter);
   };
+}
+
+bool is_spread(const LoadedModel& loaded) {
+  return loaded.groups.tensor_size() > 1 || loaded.cut.stages > 1;
+}
+
+at::Tensor whole_value(const LoadedModel& loaded, const Parameter& parameter) {
+  const auto gather = [&] {
+    return gather_whole(parameter, parameter.value.detach(), loaded.groups.tensor);
+  };
+  if (loaded.cut.stages == 1) return gather();
+  const bool owner = parameter.owner == loaded.pipeline->rank();
+  const auto value =
+      owner ? gather().contiguous()
+            : at::empty(parameter.full_shape,
+                        at::TensorOptions(loaded.device).dtype(parameter.value.scalar_type()));
+  loaded.pipeline->broadcast(value, parameter.owner, parameter.name);
+  return value;
 }
 
 std::vector<std::pair<std::string, at::Tensor>> adapter_tensors(const LoadedModel& loaded) {
@@ -324,11 +350,8 @@ std::vector<std::pair<std::string, at::Tensor>> adapter_tensors(const LoadedMode
   for (const auto* linear : loaded.model.linears) {
     if (!linear->lora) continue;
     const auto module = loaded.family->module_path(linear->path());
-    const auto whole = [&](const Parameter& p) {
-      return gather_whole(p, p.value.detach(), loaded.groups.tensor);
-    };
-    tensors.emplace_back(module + ".lora_A.weight", whole(*linear->lora->a_RI));
-    tensors.emplace_back(module + ".lora_B.weight", whole(*linear->lora->b_OR));
+    tensors.emplace_back(module + ".lora_A.weight", whole_value(loaded, *linear->lora->a_RI));
+    tensors.emplace_back(module + ".lora_B.weight", whole_value(loaded, *linear->lora->b_OR));
   }
   return tensors;
 }

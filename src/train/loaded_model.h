@@ -6,6 +6,7 @@
 #include <c10/core/Device.h>
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,9 +15,13 @@
 #include "checkpoint/adapter.h"
 #include "checkpoint/hub_folder.h"
 #include "nn/model.h"
+#include "parallel/group.h"
+#include "parallel/stage_cut.h"
 #include "train/family.h"
 
 namespace triptych {
+
+struct LoadedModel;
 
 struct ModelRequest {
   std::filesystem::path folder;  ///< hub folder; may be empty with a preset and random weights
@@ -31,16 +36,23 @@ struct ModelRequest {
   std::optional<AdapterConfig> lora;  ///< fresh adapters
   std::filesystem::path adapter;      ///< adapters from a peft folder
   bool check_finite = false;          ///< refuse weights that hold NaN or infinity
-  bool meta_only = false;             ///< build and check against the files, but load nothing
+  /// Called when the layers are made, frozen and adapted, before any weight is read: takes away
+  /// what is not to be held here (place_on_stage).
+  std::function<void(LoadedModel&)> place;
+  bool meta_only = false;  ///< build and check against the files, but load nothing
 };
 
 /// Everything that a run knows about its model.
 struct LoadedModel {
   std::filesystem::path folder;
+  at::Device device = at::kCPU;
   Json config;  ///< as read; unknown keys and all
   std::unique_ptr<Family> family;
   ModelGroups groups;
   Model model;
+  StageCut cut;  ///< of a pipeline; one stage: all layers
+  /// The ranks that hold the model's stages; null: this one holds all.
+  Group* pipeline = nullptr;
   std::optional<AdapterConfig> lora;
   std::optional<HubFolder> source;  ///< the folder's weights; not for random ones
   HubLayout layout;                 ///< how weights are saved: stored names, files, dtypes
@@ -75,10 +87,15 @@ void load_weights(LoadedModel& loaded, const std::filesystem::path& weights);
 /// @param writes  true on one of them.
 void save_model(const LoadedModel& loaded, const std::filesystem::path& folder, bool writes = true);
 
-/// Whole tensors by stored name, gathered from the tensor ranks: these must ask for the same names
-/// in the same order.
+/// Whether other ranks hold parts of the model: then values are gathered, by all at once.
+bool is_spread(const LoadedModel& loaded);
+/// The whole value of a parameter, from the ranks that hold it. All ranks that hold parts of the
+/// model ask for the same parameters in the same order.
+at::Tensor whole_value(const LoadedModel& loaded, const Parameter& parameter);
+
+/// Whole tensors by stored name; where the model is spread, all ask for the same in the same order.
 TensorProvider weight_provider(const LoadedModel& loaded);
-/// Adapters' tensors by the name that peft stores, gathered from the tensor ranks.
+/// Adapters' whole tensors by the name that peft stores.
 std::vector<std::pair<std::string, at::Tensor>> adapter_tensors(const LoadedModel& loaded);
 
 /// Adds every adapter into its base weight (W += scale * B A, in fp32, rounded once) and removes

@@ -117,7 +117,7 @@ WeightsToSave weights_to_save(const LoadedModel& loaded) {
   if (!loaded.lora)
     return {.layout = loaded.layout,
             .provider = weight_provider(loaded),
-            .collective = loaded.groups.tensor_size() > 1,
+            .collective = is_spread(loaded),
             .files = model_side_files(loaded)};
   const auto adapter = std::make_shared<const Adapter>(adapter_of(loaded));
   return {.layout = adapter_layout(adapter->tensors),

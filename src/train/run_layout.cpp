@@ -1,6 +1,7 @@
 #include "train/run_layout.h"
 
 #include "train/run_setup.h"
+#include "train/stage.h"
 
 namespace triptych {
 
@@ -22,6 +23,8 @@ void validate_layout(const RunOptions& options, const Family& family, int64_t wo
                        .micro_batch = options.train.micro_batch,
                        .data = world_size / model_ranks},
              problems);
+    const auto pipeline = pipeline_shape(options, world_size / model_ranks);
+    cut_model(family, family.build(compute_type(options)), options, pipeline, problems);
   }
   family.validate_layout(options.parallel, problems);
 }

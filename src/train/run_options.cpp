@@ -98,10 +98,6 @@ void check_supported(const RunOptions& o, Problems& problems) {
          "drop path is");
   refuse(o.model.lora && o.model.lora->fused_qkv, "model.lora.fused_qkv = true",
          "one adapter for q, k and v is");
-  refuse(p.pipeline > 1, fmt::format("parallel.pipeline = {}", p.pipeline),
-         "pipeline parallelism is");
-  refuse(p.virtual_chunks > 1, fmt::format("parallel.virtual = {}", p.virtual_chunks),
-         "the interleaved pipeline is");
   refuse(p.zero > 1, fmt::format("parallel.zero = {}", p.zero),
          p.zero == 2 ? "sharding of gradients is" : "sharding of parameters is");
   refuse(p.zero_group != decltype(p.zero_group)(ZeroGroup::kAll), "parallel.zero_group",

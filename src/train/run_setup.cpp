@@ -78,12 +78,13 @@ ShardingSettings sharding_settings(const ParallelOptions& options) {
 }
 
 RecomputePlan recompute_plan(const RecomputeOptions& options, const LoadedModel& loaded) {
-  return RecomputePlan::full(*loaded.family, loaded.model, [&](const std::string& part) {
+  const auto count_of = [&](const std::string& part, int64_t stage) {
     const auto of_part = options.of_part(part == "text" ? options.text : options.vision);
     if (of_part.policy == RecomputePolicy::kNone) return int64_t{0};
     if (const auto* count = std::get_if<int64_t>(&of_part.layers)) return *count;
-    return std::get<std::vector<int64_t>>(of_part.layers).at(0);  // one stage
-  });
+    return std::get<std::vector<int64_t>>(of_part.layers).at(static_cast<size_t>(stage));
+  };
+  return RecomputePlan::full(*loaded.family, loaded.model, loaded.cut, count_of);
 }
 
 StepSettings step_settings(const RunOptions& options, const LoadedModel& loaded,

@@ -31,6 +31,7 @@ ModelRequest model_request(const RunOptions& options);
 
 AdamWSettings adamw_settings(const OptimizerOptions& options);
 ShardingSettings sharding_settings(const ParallelOptions& options);
+/// @param loaded  already cut into stages.
 RecomputePlan recompute_plan(const RecomputeOptions& options, const LoadedModel& loaded);
 StepSettings step_settings(const RunOptions& options, const LoadedModel& loaded, at::Device device);
 

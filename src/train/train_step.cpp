@@ -2,9 +2,11 @@
 
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
 #include <cmath>
+#include <map>
 
 namespace triptych {
 
@@ -19,6 +21,10 @@ std::vector<int64_t> label_counts(const MicroBatch& batch) {
   }
   return counts;
 }
+
+namespace {
+bool has_labels(const MicroBatch& batch) { return count_labels(label_counts(batch)).tokens > 0; }
+}  // namespace
 
 FlowRequest TrainStep::flow_request(int64_t step) const {
   return {.device = settings_.device,
@@ -56,27 +62,17 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
   const LabelCounts total{
       .tokens = sum[0], .samples = sum[1], .roots = sum[2], .micro_batches = sum[3]};
 
-  optimizer_.begin_step(static_cast<int64_t>(micro_batches.size()));
-  double loss = 0;
-  const auto request = flow_request(step);
-  for (size_t i = 0; i < micro_batches.size(); ++i) {
-    if (counts[i].tokens > 0) {
-      std::vector<double> weights;
-      for (const auto n : labels[i])
-        weights.push_back(token_weight(settings_.loss_average, total, counts[i], n));
-      auto flow = loaded_.family->make_flow(micro_batches[i], weights, request);
-      run_layers(loaded_.model, flow, settings_.recompute);
-      const auto& part = flow.at(loaded_.family->loss_field());
-      loss += part.item<double>();
-      part.backward();
-    }
-    optimizer_.finish_micro_batch();
-  }
+  const double loss = compute_gradients(micro_batches, step, [&](size_t i) {
+    std::vector<double> weights;
+    for (const auto n : labels[i])
+      weights.push_back(token_weight(settings_.loss_average, total, counts[i], n));
+    return weights;
+  });
   const auto losses = at::tensor({loss}, at::kDouble).to(settings_.device);
   // Ranks of one context group counted the same labels, but each found the loss of its own tokens.
   if (loaded_.groups.context_size() > 1)
     loaded_.groups.context->all_reduce(losses, ReduceOp::kSum, "loss");
-  data_.all_reduce(losses, ReduceOp::kSum, "loss");
+  this->losses().all_reduce(losses, ReduceOp::kSum, "loss");
 
   StepReport report{.loss = losses.item<double>(),
                     .label_tokens = static_cast<int64_t>(sum[0]),
@@ -98,43 +94,144 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
   return report;
 }
 
-std::string TrainStep::nonfinite_layer(const MicroBatch& batch, int64_t step) const {
-  const at::NoGradGuard no_grad;
-  std::string found;
-  auto flow = loaded_.family->make_flow(batch, {}, flow_request(step));
-  run_layers(loaded_.model, flow, {}, [&](size_t layer, const Flow& now) {
-    for (const auto& [name, value] : now.entries()) {
-      if (!found.empty() || !value.defined() || !value.is_floating_point()) continue;
-      if (!value.isfinite().all().item<bool>())
-        found = "the output of " + loaded_.model.layers[layer]->name();
-    }
-  });
-  return found;
-}
-
-std::string TrainStep::find_nonfinite(std::span<const MicroBatch> micro_batches, int64_t step) {
-  std::string found;
-  for (const auto& batch : micro_batches) {
-    // also after the first find: other ranks of this model take part in every layer
-    const auto here = nonfinite_layer(batch, step);
-    if (found.empty()) found = here;
-  }
-  // Every rank takes part in the sums of gradients, also one that has found its culprit.
+double TrainStep::compute_gradients(std::span<const MicroBatch> micro_batches, int64_t step,
+                                    const WeightsOf& weights_of) {
+  if (stage_ != nullptr) return compute_in_pipeline(micro_batches, step, weights_of);
   optimizer_.begin_step(static_cast<int64_t>(micro_batches.size()));
-  for (const auto& batch : micro_batches) {
-    if (count_labels(label_counts(batch)).tokens > 0) {
-      auto flow = loaded_.family->make_flow(batch, {}, flow_request(step));
+  double loss = 0;
+  const auto request = flow_request(step);
+  for (size_t i = 0; i < micro_batches.size(); ++i) {
+    if (has_labels(micro_batches[i])) {
+      auto flow = loaded_.family->make_flow(micro_batches[i], weights_of(i), request);
       run_layers(loaded_.model, flow, settings_.recompute);
-      flow.at(loaded_.family->loss_field()).backward();
+      const auto& part = flow.at(loaded_.family->loss_field());
+      loss += part.item<double>();
+      // Without pictures nothing of a trained vision tower below a frozen text model is reached.
+      if (part.requires_grad()) part.backward();
     }
     optimizer_.finish_micro_batch();
   }
+  return loss;
+}
+
+double TrainStep::compute_in_pipeline(std::span<const MicroBatch> micro_batches, int64_t step,
+                                      const WeightsOf& weights_of) {
+  const auto request = flow_request(step);
+  auto work = stage_work(micro_batches, request, weights_of);
+  double loss = 0;
+  work.loss = [&](int64_t /*micro_batch*/, const Flow& flow) {
+    const auto& part = flow.at(loaded_.family->loss_field());
+    loss += part.item<double>();
+    return part;
+  };
+  work.chunk_done = [&](int64_t chunk) {
+    optimizer_.finish_gradients(stage_->complete_with(chunk));
+  };
+  work.observe = settings_.observe_slot;
+  const auto count = static_cast<int64_t>(micro_batches.size());
+  optimizer_.begin_pipelined_step(count);
+  stage_->pipeline().run(work, count);
+  optimizer_.finish_micro_batches();
+  return loss;
+}
+
+/// Without `loss`, which belongs to the caller.
+PipelineWork TrainStep::stage_work(std::span<const MicroBatch> micro_batches,
+                                   const FlowRequest& request, const WeightsOf& weights_of) const {
+  PipelineWork work;
+  work.computes = [micro_batches](int64_t i) {
+    return has_labels(micro_batches[static_cast<size_t>(i)]);
+  };
+  work.make_flow = [=, this, &request](int64_t micro_batch) {
+    const auto i = static_cast<size_t>(micro_batch);
+    auto own = request;
+    own.with_pixels = stage_->reads_pixels();
+    own.with_vision = stage_->reads_vision();
+    return loaded_.family->make_flow(micro_batches[i], weights_of(i), own);
+  };
+  work.run_layers = [this](int64_t chunk, int64_t /*micro_batch*/, Flow& flow) {
+    run_layers(loaded_.model, stage_->range(chunk), flow, settings_.recompute);
+  };
+  return work;
+}
+
+NonfinitePlace TrainStep::nonfinite_layer(std::span<const MicroBatch> micro_batches, int64_t step) {
+  const at::NoGradGuard no_grad;
+  NonfinitePlace found;
+  const LayerObserver look = [&](size_t layer, const Flow& now) {
+    const auto order = static_cast<int64_t>(layer);
+    if (order >= found.order) return;
+    for (const auto& [name, value] : now.entries()) {
+      if (!value.defined() || !value.is_floating_point()) continue;
+      if (value.isfinite().all().item<bool>()) continue;
+      found = {order, "the output of " + loaded_.model.layers[layer]->name()};
+      return;
+    }
+  };
+  const auto request = flow_request(step);
+  const WeightsOf no_weights = [](size_t) { return std::vector<double>(); };
+  if (stage_ == nullptr) {
+    for (const auto& batch : micro_batches) {
+      auto flow = loaded_.family->make_flow(batch, {}, request);
+      run_layers(loaded_.model, flow, {}, look);
+    }
+    return found;
+  }
+  auto work = stage_work(micro_batches, request, no_weights);
+  work.run_layers = [&](int64_t chunk, int64_t /*micro_batch*/, Flow& flow) {
+    run_layers(loaded_.model, stage_->range(chunk), flow, {}, look);
+  };
+  work.loss = [](int64_t /*micro_batch*/, const Flow& /*flow*/) { return at::zeros({}); };
+  stage_->pipeline().run_forward(work, static_cast<int64_t>(micro_batches.size()));
+  return found;
+}
+
+NonfinitePlace TrainStep::find_nonfinite(std::span<const MicroBatch> micro_batches, int64_t step) {
+  auto found = nonfinite_layer(micro_batches, step);
+  // Every rank takes part in the sums of gradients, also one that has found its culprit.
+  compute_gradients(micro_batches, step, [](size_t) { return std::vector<double>(); });
+  // Backward goes from the last layer to the first.
+  std::map<std::string, int64_t> order;
+  const auto layers = static_cast<int64_t>(loaded_.model.layers.size());
+  for (int64_t i = 0; i < layers; ++i) {
+    for (const auto& p : loaded_.model.layers[static_cast<size_t>(i)]->parameters())
+      order[p->name] = 2 * layers - i;
+  }
   for (const auto& range : optimizer_.ranges()) {
-    if (found.empty() && !optimizer_.gradient(range).isfinite().all().item<bool>())
-      found = "the gradient of " + range.name;
+    if (order[range.name] < found.order &&
+        !optimizer_.gradient(range).isfinite().all().item<bool>())
+      found = {order[range.name], "the gradient of " + range.name};
   }
   optimizer_.skip_step();
   return found;
+}
+
+LossSum TrainStep::evaluate(std::span<const MicroBatch> micro_batches) {
+  LossSum sum;
+  if (stage_ == nullptr) {
+    for (const auto& batch : micro_batches) {
+      const auto part = evaluate_loss(loaded_, batch, settings_);
+      sum.loss += part.loss;
+      sum.tokens += part.tokens;
+    }
+    return sum;
+  }
+  const FlowRequest request{
+      .device = settings_.device, .dtype = settings_.dtype, .groups = loaded_.groups};
+  const WeightsOf no_weights = [](size_t) { return std::vector<double>(); };
+  auto work = stage_work(micro_batches, request, no_weights);
+  work.run_layers = [&](int64_t chunk, int64_t /*micro_batch*/, Flow& flow) {
+    run_layers(loaded_.model, stage_->range(chunk), flow);
+  };
+  work.loss = [&](int64_t micro_batch, const Flow& flow) {
+    const auto& loss = flow.at(loaded_.family->loss_field());
+    sum.loss += loss.item<double>();
+    for (const auto n : label_counts(micro_batches[static_cast<size_t>(micro_batch)]))
+      sum.tokens += static_cast<double>(n);
+    return loss;
+  };
+  stage_->pipeline().run_forward(work, static_cast<int64_t>(micro_batches.size()));
+  return sum;
 }
 
 LossSum evaluate_loss(const LoadedModel& loaded, const MicroBatch& batch,

@@ -19,6 +19,7 @@
 #include "train/run_layout.h"
 #include "train/run_log.h"
 #include "train/run_setup.h"
+#include "train/stage.h"
 
 namespace triptych {
 
@@ -78,6 +79,7 @@ class Trainer {
   Loader loader_;
   int64_t steps_;
   LoadedModel loaded_;
+  std::unique_ptr<Stage> stage_;
   ShardedOptimizer optimizer_;
   CheckpointWriter writer_;
   TrainStep train_step_;
@@ -88,11 +90,13 @@ class Trainer {
   size_t reported_samples_ = 0;
 };
 
-LoadedModel load(ProcessContext& process, const RunOptions& options, at::Device device) {
-  auto request = model_request(options);
-  request.device = device;
-  request.groups = model_groups(process, options.parallel);
-  return load_model(request);
+/// Every stage's, on every rank.
+std::map<std::string, int64_t> gather_counts(ProcessContext& process, const LoadedModel& loaded,
+                                             std::map<std::string, int64_t> mine) {
+  if (!is_spread(loaded)) return mine;
+  for (const auto& text : process.control().all_gather_strings(dump_json(mine), "update counts"))
+    mine.merge(parse_json(text, "update counts").get<std::map<std::string, int64_t>>());
+  return mine;
 }
 
 std::optional<Dataset> open_validation(const RunOptions& options) {
@@ -131,17 +135,18 @@ Trainer::Trainer(ProcessContext& process, const ResolvedRun& run,
               static_cast<uint64_t>(options_.seed), layout(options_.train.global_batch),
               state_.data),
       steps_(count_steps(options_.train, loader_)),
-      loaded_((loader_.start(), load(process, options_, device_))),
+      loaded_((loader_.start(), load_part(process, options_, device_))),
+      stage_(Stage::make(process, options_, loaded_, device_)),
       optimizer_(loaded_.model.parameters, adamw_settings(options_.optimizer),
                  sharding_settings(options_.parallel),
-                 optimizer_groups(process, options_.parallel.zero)),
+                 optimizer_groups(process, options_, loaded_)),
       writer_({.output = options_.output,
                .keep = options_.checkpoint.keep,
                .async = options_.checkpoint.async},
               static_cast<int>(process.rank()), static_cast<int>(process.world_size()),
               make_agreement(process)),
       train_step_(loaded_, optimizer_, data_group_,
-                  with_writer(step_settings(options_, loaded_, device_), writer_)),
+                  with_writer(step_settings(options_, loaded_, device_), writer_), stage_.get()),
       schedule_(make_schedule(options_, steps_)),
       log_(options_, is_first(), state_.step, steps_, process.world_size()) {
   if (resume) {
@@ -158,6 +163,8 @@ void Trainer::announce() const {
            loaded_.family->name(), count(loaded_.num_parameters()), count(loaded_.num_trained()),
            dataset_.size(), steps_, options_.train.global_batch, process_.world_size(),
            process_.threads(), process_.threads() == 1 ? "" : "s");
+  if (stage_ && is_first())
+    log_info("{}", describe_stages(loaded_, pipeline_shape(options_, data_group_.size())));
 }
 
 int Trainer::run() {
@@ -222,12 +229,16 @@ void Trainer::check_finite(const StepReport& report, std::span<const MicroBatch>
     if (is_first()) log_warning("{}: the update is left out ({} so far)", what, state_.skipped);
     return;
   }
-  const auto places =
-      process_.control().all_gather_strings(train_step_.find_nonfinite(micro_batches, step));
+  const auto found = train_step_.find_nonfinite(micro_batches, step);
+  const Json mine{{"order", found.order}, {"text", found.text}};
+  const auto places = process_.control().all_gather_strings(dump_json(mine));
   std::string place = "no layer shows it when the step is computed again";
-  for (size_t rank = places.size(); rank-- > 0;) {
-    if (!places[rank].empty())
-      place = fmt::format("first seen in {} (rank {})", places[rank], rank);
+  int64_t first = NonfinitePlace().order;
+  for (size_t rank = 0; rank < places.size(); ++rank) {
+    const auto theirs = parse_json(places[rank], "place");
+    if (theirs["order"].get<int64_t>() >= first) continue;
+    first = theirs["order"].get<int64_t>();
+    place = fmt::format("first seen in {} (rank {})", theirs["text"].get<std::string>(), rank);
   }
   fail(what, "; ", place,
        "; nothing was changed by this step. See train.on_nonfinite, optimizer.lr and "
@@ -253,19 +264,16 @@ void Trainer::validate() {
   Loader loader(*validation_, *processor_, validation_options(options_.data),
                 static_cast<uint64_t>(options_.seed),
                 layout(options_.train.micro_batch * data_group_.size()));
-  const auto settings = step_settings(options_, loaded_, device_);
   LossSum mine;
   while (const auto batch = loader.next()) {
-    for (const auto& micro_batch : batch->micro_batches) {
-      const auto part = evaluate_loss(loaded_, micro_batch, settings);
-      mine.loss += part.loss;
-      mine.tokens += part.tokens;
-    }
+    const auto part = train_step_.evaluate(batch->micro_batches);
+    mine.loss += part.loss;
+    mine.tokens += part.tokens;
   }
   const auto sums = at::tensor({mine.loss, mine.tokens}, at::kDouble).to(device_);
   if (loaded_.groups.context_size() > 1)  // losses of own tokens; labels were counted by all alike
     loaded_.groups.context->all_reduce(sums.narrow(0, 0, 1), ReduceOp::kSum, "validation");
-  data_group_.all_reduce(sums, ReduceOp::kSum, "validation");
+  train_step_.losses().all_reduce(sums, ReduceOp::kSum, "validation");
   const auto total = sums.cpu();
   const auto* sum = total.const_data_ptr<double>();
   require<DataError>(sum[1] > 0, "data.validation: no label token in it");
@@ -278,7 +286,7 @@ void Trainer::save() {
   log_.activity("saving");
   state_.data = loader_.state();
   state_.optimizer_steps = optimizer_.steps();
-  state_.deviating_steps = optimizer_.deviating_steps();
+  state_.deviating_steps = gather_counts(process_, loaded_, optimizer_.deviating_steps());
   writer_.save(state_.step, weights_to_save(loaded_), optimizer_pieces(loaded_, optimizer_),
                state_.to_json());
 }
@@ -300,7 +308,7 @@ void Trainer::finish() {
   writer_.wait();
   const auto final_folder = options_.output / "final";
   if (is_first()) log_.activity("writing final/");
-  if (is_first() || loaded_.groups.tensor_size() > 1) save_model(loaded_, final_folder, is_first());
+  if (is_first() || is_spread(loaded_)) save_model(loaded_, final_folder, is_first());
   const auto skipped = loader_.skipped();
   if (skipped.bad + skipped.corrupt > 0)
     log_warning("{} samples were left out, see log.txt", skipped.bad + skipped.corrupt);

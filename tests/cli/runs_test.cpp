@@ -574,6 +574,90 @@ TEST_F(Runs, BadRecordsStopOrAreSkippedAsAsked) {
   EXPECT_THAT(too_long.err, HasSubstr("max_length"));
 }
 
+TEST_F(Runs, APipelineGoesOnAsAnyOtherLayout) {
+  const auto fp32 = "weights = \"random\"\nprecision = \"fp32\"";
+  train(run_file("one", "", fp32));
+  const auto one = losses(rows("one"));
+  const std::string pipeline = "--nproc 2 --set parallel.pipeline=2 ";
+  for (const auto& [before, after] : std::vector<std::pair<std::string, std::string>>{
+           {pipeline, ""},
+           {"", pipeline + "--set parallel.virtual=2"},
+           {pipeline + "--set parallel.virtual=2", pipeline + "--set parallel.schedule=zb_h1"}}) {
+    const auto file = run_file("changed", "", fp32);
+    train(file, before + "--set train.steps=4 --overwrite --set checkpoint.resume=none");
+    train(file, after + " --set train.validate_every=0");
+    const auto changed = losses(rows("changed"));
+    ASSERT_EQ(changed.size(), one.size());
+    for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], changed[i], 1e-5) << after;
+    const auto want = tensors_of(folder_ / "one/final/model.safetensors");
+    const auto got = tensors_of(folder_ / "changed/final/model.safetensors");
+    ASSERT_EQ(want.size(), got.size());
+    for (const auto& [name, bytes] : want) {
+      ASSERT_EQ(bytes.size(), got.at(name).size()) << name;
+      double error = 0, size = 1e-12;
+      for (size_t i = 0; i < bytes.size(); i += 4) {
+        float a = 0, b = 0;
+        std::memcpy(&a, bytes.data() + i, 4);
+        std::memcpy(&b, got.at(name).data() + i, 4);
+        error = std::max<double>(error, std::abs(a - b));
+        size = std::max<double>(size, std::abs(a));
+      }
+      EXPECT_LE(error / size, 1e-3) << name;  // Adam turns rounding of small gradients into steps
+    }
+  }
+}
+
+TEST_F(Runs, APipelineSavesAdaptersAndValidates) {
+  const auto base = folder_with_weights("fp32");
+  const auto file = [&](const std::string& name) {
+    const auto validation =
+        fmt::format("[[data.validation]]\npath = \"{}/data/held_out.jsonl\"\n", made.string());
+    return run_file(name, "[model.lora]\nrank = 4\n" + validation,
+                    fmt::format("precision = \"fp32\"\n"))
+        .string();
+  };
+  const auto base_path = " --set train.validate_every=6 --set model.path=" + base.string();
+  train(file("one"), base_path);
+  train(file("two"), "--nproc 2 --set parallel.pipeline=2" + base_path);
+  const auto one = losses(rows("one")), two = losses(rows("two"));
+  ASSERT_EQ(one.size(), two.size());
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], two[i], 1e-5);
+  const auto validation = [&](const std::string& name) {
+    for (const auto& row : rows(name)) {
+      if (row.contains("validation_loss")) return row["validation_loss"].get<double>();
+    }
+    return -1.0;
+  };
+  EXPECT_GT(validation("one"), 0);
+  EXPECT_NEAR(validation("one"), validation("two"), 1e-5);
+  const auto want = tensors_of(folder_ / "one/final/adapter_model.safetensors");
+  const auto got = tensors_of(folder_ / "two/final/adapter_model.safetensors");
+  ASSERT_EQ(want.size(), got.size());
+  for (const auto& [name, bytes] : want) EXPECT_EQ(bytes.size(), got.at(name).size()) << name;
+}
+
+TEST_F(Runs, APipelineNamesTheLayerAndTheRankOfNaN) {
+  const auto outcome =
+      run(fmt::format("train {} --nproc 2 --set parallel.pipeline=2 --set optimizer.lr=1e30 "
+                      "--set optimizer.clip_norm=0",
+                      run_file("inf").string()));
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, AllOf(HasSubstr("not finite"),
+                                 HasSubstr("the output of visual.patch_embed (rank 0)")));
+}
+
+TEST_F(Runs, APipelineThatCannotBeIsRefusedWithItsArithmetic) {
+  const auto outcome =
+      run(fmt::format("train {} --nproc 2 --set parallel.pipeline=2 --set parallel.virtual=2 "
+                      "--set train.global_batch=3 --set 'parallel.text_layers=[[1,0],[0,1]]'",
+                      run_file("bad").string()));
+  EXPECT_EQ(outcome.status, 2) << outcome.err;
+  EXPECT_THAT(outcome.err,
+              AllOf(HasSubstr("parallel.text_layers sums to 2, the model has 3"),
+                    HasSubstr("micro-batches (3) to be a multiple of parallel.pipeline (2)")));
+  EXPECT_FALSE(fs::exists(folder_ / "bad"));
+}
+
 TEST_F(Runs, FullDiskLeavesTheLastCheckpoint) {
   const auto file = run_file("full");
   train(file, "--set train.steps=2");

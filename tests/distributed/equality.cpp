@@ -14,6 +14,7 @@
 #include "tiny_qwen.h"
 #include "train/run_layout.h"
 #include "train/run_setup.h"
+#include "train/stage.h"
 
 namespace triptych {
 
@@ -58,7 +59,7 @@ bool is_layout(const std::string& assignment) {
 void fill_adapters(const LoadedModel& loaded) {
   const at::NoGradGuard no_grad;
   for (const auto& p : loaded.model.parameters) {
-    if (!p->name.ends_with(".lora_B.weight")) continue;
+    if (!p->on_stage || !p->name.ends_with(".lora_B.weight")) continue;
     auto copy = *p;
     copy.held.clear();
     copy.value = at::empty(p->full_shape, at::TensorOptions(at::kMeta).dtype(at::kFloat));
@@ -74,6 +75,7 @@ void make_mistake(const LoadedModel& loaded, const std::string& mistake) {
     if (mistake == "no sums") p->placement.sum_over_tensor = false;
     if (mistake == "no copies' sums") p->copies = 1;
     if (mistake == "counted twice") p->first_copy = true;
+    if (mistake == "counted by each stage" && p->on_stage) p->owner = loaded.pipeline->rank();
   }
 }
 
@@ -159,14 +161,14 @@ int equality_rank(const Json& config) {
   ProcessContext process(read_launch_environment(), process_options(options));
   process.set_mesh(check_layout(options, process.world_size()));
 
-  auto request = model_request(options);
-  request.groups = model_groups(process, options.parallel);
-  const auto loaded = load_model(request);
+  const auto loaded = load_part(process, options, at::kCPU);
   fill_adapters(loaded);
   make_mistake(loaded, config.at("mistake").get<std::string>());
+  auto groups = optimizer_groups(process, options, loaded);
+  if (config.at("mistake") == "no sums of tied weights") groups.shared.clear();
   ShardedOptimizer optimizer(loaded.model.parameters, adamw_settings(options.optimizer),
-                             sharding_settings(options.parallel),
-                             optimizer_groups(process, options.parallel.zero));
+                             sharding_settings(options.parallel), groups);
+  const auto stage = Stage::make(process, options, loaded, at::kCPU);
   bool first = true;
   auto settings = step_settings(options, loaded, at::kCPU);
   settings.before_update = [&] {
@@ -174,7 +176,7 @@ int equality_rank(const Json& config) {
       dump_gradients(loaded, optimizer, folder / fmt::format("gradients_{}", process.rank()));
     first = false;
   };
-  TrainStep train_step(loaded, optimizer, process.group({MeshDim::kData}), settings);
+  TrainStep train_step(loaded, optimizer, process.group({MeshDim::kData}), settings, stage.get());
 
   const BatchPlan plan{options.train.global_batch, options.train.micro_batch,
                        process.mesh().size(MeshDim::kData)};

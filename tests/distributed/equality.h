@@ -27,6 +27,7 @@ struct EqualityRow {
   ///   "no sums"         gradients of what all tensor ranks hold are not summed over them
   ///   "no copies' sums" those of key/value heads that several ranks hold are not
   ///   "counted twice"   every rank counts and saves what others hold as well
+  ///   "no sums of tied weights", "counted by each stage"  of weights that two stages use
   std::string mistake;
 };
 

@@ -33,6 +33,10 @@ const std::string kLora =
     R"(model.lora.rank=4 model.lora.alpha=8 model.lora.dropout=0.2 )"
     R"(model.lora.targets=["q_proj","k_proj","v_proj","o_proj","up_proj","down_proj","qkv"] )";
 
+const std::string kPp = "parallel.pipeline=2 ";
+const std::string kVpp = kPp + "parallel.virtual=2 ";
+const std::string kZb = kPp + "parallel.schedule=zb_h1 ";
+
 const std::vector<EqualityRow>& rows() {
   static const std::vector<EqualityRow> all = {
       {"data 2", 2, {}},
@@ -74,6 +78,42 @@ const std::vector<EqualityRow>& rows() {
       {"tensor 2, sequence, ring 2", 4, set(kSp + kRing)},
       {"tensor 2, sequence, ulysses 2, dsp vision", 4,
        set(kSp + "parallel.context=2 parallel.vision_context=dsp")},
+      {"pipeline 2", 2, set(kPp)},
+      {"pipeline 4", 4, set("parallel.pipeline=4")},
+      {"pipeline 2, data 2", 4, set(kPp)},
+      {"pipeline 2, data 2, zero 0, tied", 4, set(kPp + "parallel.zero=0 tiny.tied=true")},
+      {"pipeline 2 x virtual 2", 2, set(kVpp)},
+      {"pipeline 2 x virtual 2, data 2", 4, set(kVpp)},
+      // every chunk of its own length, one of them empty
+      {"pipeline 2 x virtual 3, lists, groups of 4", 2,
+       set(kPp + "parallel.virtual=3 parallel.micro_batch_group=4 train.global_batch=8 "
+                 "parallel.vision_layers=[[1,3],[0,0],[0,0]] "
+                 "parallel.text_layers=[[0,1],[2,0],[1,0]]")},
+      {"pipeline 2, zero bubble", 2, set(kZb)},
+      {"pipeline 4, zero bubble", 4, set("parallel.pipeline=4 parallel.schedule=zb_h1")},
+      {"pipeline 2, zero bubble, data 2, recompute", 4, set(kZb + "recompute.policy=full")},
+      {"pipeline 2, tied", 2, set(kPp + "tiny.tied=true")},
+      {"pipeline 2, data 2, tied", 4, set(kPp + "parallel.text_layers=[1,3] tiny.tied=true")},
+      // first and last chunk of the second stage
+      {"pipeline 2 x virtual 2, tied on one stage", 2,
+       set(kVpp + "parallel.text_layers=[[0,2],[1,1]] tiny.tied=true")},
+      {"pipeline 2 x virtual 2, frozen vision", 2,
+       set(kVpp + R"(model.freeze=["vision","projector"])")},
+      {"pipeline 2, frozen text", 2, set(kPp + R"(model.freeze=["text"])")},
+      {"pipeline 2, zero bubble, lora", 2, set(kZb + kLora)},
+      {"pipeline 2 x virtual 2, lora", 2, set(kVpp + kLora)},
+      {"pipeline 2 x virtual 2, recompute of 1 and 2", 2,
+       set(kVpp + "recompute.policy=full recompute.layers=[1,2] "
+                  "parallel.vision_layers=[[2,2],[0,0]] parallel.text_layers=[[0,0],[2,2]]")},
+      {"pipeline 2, tensor 2, sequence", 4, set(kPp + kSp)},
+      {"pipeline 2, zero bubble, tensor 2, tied", 4, set(kZb + "parallel.tensor=2 tiny.tied=true")},
+      {"pipeline 2, ring 2", 4, set(kPp + kRing)},
+      {"pipeline 2 x virtual 2, ulysses 2, dsp vision", 4,
+       set(kVpp + "parallel.context=2 parallel.vision_context=dsp")},
+      {"pipeline 2, zero bubble, ring 2, lora", 4, set(kZb + kRing + kLora)},
+      {"tensor 2, sequence, ring 2, pipeline 2", 8, set(kSp + kRing + kPp)},
+      {"tensor 2, pipeline 2 x virtual 2, data 2, recompute", 8,
+       set("parallel.tensor=2 recompute.policy=full " + kVpp)},
   };
   return all;
 }
@@ -136,7 +176,11 @@ INSTANTIATE_TEST_SUITE_P(
                     EqualityRow{"tensor 2, lora", 2, set("parallel.tensor=2 " + kLora), 0,
                                 "no sums"},
                     EqualityRow{"tensor 4, sequence", 4, set(kTp4Sp), 0, "no copies' sums"},
-                    EqualityRow{"tensor 2", 2, set("parallel.tensor=2"), 0, "counted twice"}));
+                    EqualityRow{"tensor 2", 2, set("parallel.tensor=2"), 0, "counted twice"},
+                    EqualityRow{"pipeline 2, tied", 2, set(kPp + "tiny.tied=true"), 0,
+                                "no sums of tied weights"},
+                    EqualityRow{"pipeline 2, tied", 2, set(kPp + "tiny.tied=true"), 0,
+                                "counted by each stage"}));
 
 }  // namespace
 }  // namespace triptych

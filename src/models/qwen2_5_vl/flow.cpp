@@ -152,7 +152,8 @@ void add_vision(Flow& flow, const VisionOptions& options, const Media& media, Vi
   pad_cells(share, M, settings.groups);
   const auto& index = share.index;
   const auto P = static_cast<int64_t>(index.rows.size());
-  flow.set(field::kPixels, media.pixels(share.cells, P).to(settings.device, settings.dtype));
+  if (settings.pixels)
+    flow.set(field::kPixels, media.pixels(share.cells, P).to(settings.device, settings.dtype));
 
   // Half of the head dim turns with the row, half with the column; the tables follow the windows'
   // order.
@@ -388,7 +389,8 @@ Flow make_flow(const Options& options, std::span<const SampleView> samples,
                                groups.vision_context, groups.balance_vision);
     if (vision.split != VisionSplit::kNone)
       feature_places = add_route(flow, vision, share, cells, settings);
-    add_vision(flow, options.vision, Media(samples, options.vision), std::move(vision), settings);
+    if (settings.vision)
+      add_vision(flow, options.vision, Media(samples, options.vision), std::move(vision), settings);
   }
   if (const int64_t more = padding(static_cast<int64_t>(tokens.ids.size()), groups); more > 0) {
     tokens.pad(more);

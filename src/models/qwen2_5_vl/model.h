@@ -41,6 +41,8 @@ struct FlowSettings {
   at::ScalarType dtype = at::kFloat;
   bool all_logits = false;   ///< logits of every token
   bool last_logits = false;  ///< logits of the last token of every sample: generation
+  bool pixels = true;        ///< false: the first layer is another rank's
+  bool vision = true;        ///< false: all vision layers are
   /// Keys of adapter dropout; nothing: no dropout.
   struct DropoutKey {
     uint64_t seed = 0, step = 0;

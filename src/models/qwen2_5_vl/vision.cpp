@@ -9,7 +9,6 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/gelu.h>
-#include <ATen/ops/linear.h>
 
 #include "kernels/rms_norm.h"
 #include "kernels/rotary.h"
@@ -54,10 +53,9 @@ class PatchEmbed : public Layer {
     const auto& pixels_PF = flow.get(field::kPixels);
     if (!pixels_PF.defined()) return;
     // Stride equals kernel size, so the convolution is one matrix product.
-    const auto& weight = weight_->value;
     const auto& index_C = flow.at(field::kWindowIndex);
     const auto embed = [&](const at::Tensor& x_PF) {
-      return at::linear(x_PF.to(weight.scalar_type()), weight.flatten(1));
+      return linear(x_PF.to(weight_->value.scalar_type()), *weight_);
     };
     const auto own_C = region_.own_tokens(index_C);
     flow.set(field::kVisionHidden,

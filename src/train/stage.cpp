@@ -1,0 +1,210 @@
+#include "train/stage.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/format.h"
+#include "train/run_layers.h"
+#include "train/run_setup.h"
+
+namespace triptych {
+
+PipelineShape pipeline_shape(const RunOptions& options, int64_t data_ranks) {
+  const auto& p = options.parallel;
+  const int64_t rows = options.train.micro_batch * data_ranks;
+  return {.stages = p.pipeline,
+          .chunks = p.virtual_chunks,
+          .micro_batches = std::max<int64_t>(1, options.train.global_batch / rows),
+          .group = p.micro_batch_group,
+          .order = p.schedule};
+}
+
+namespace {
+
+/// Pipeline ranks whose layers use each parameter, by the parameters' order.
+std::vector<std::set<int64_t>> users_of(const Model& model, const StageCut& cut) {
+  std::map<const Parameter*, std::set<int64_t>> users;
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    for (const auto& p : model.layers[i]->parameters())
+      users[p.get()].insert(cut.stage_of(static_cast<int64_t>(i)) % cut.stages);
+  }
+  std::vector<std::set<int64_t>> result;
+  for (const auto& p : model.parameters) {
+    result.push_back(users[p.get()]);
+    require(!result.back().empty(), "'", p->name, "' is a parameter of no layer; this is a bug");
+  }
+  return result;
+}
+
+/// Rule M16 for one part: no stage may be told to recompute more blocks than its largest piece has.
+void check_recompute(const RecomputeOptions& recompute, const std::string& part,
+                     const std::string& option, const Family& family, const Model& model,
+                     const StageCut& cut, Problems& problems) {
+  if (recompute.policy == RecomputePolicy::kNone) return;
+  const auto blocks_of = [&](int64_t rank) {
+    int64_t most = 0;
+    for (int64_t chunk = 0; chunk < cut.chunks; ++chunk) {
+      int64_t blocks = 0;
+      const auto range = cut.range(rank, chunk);
+      for (int64_t i = range.begin; i < range.end; ++i) {
+        const auto& layer = *model.layers[static_cast<size_t>(i)];
+        blocks += family.is_block(layer) && layer.part() == part ? 1 : 0;
+      }
+      most = std::max(most, blocks);
+    }
+    return most;
+  };
+  const auto* list = std::get_if<std::vector<int64_t>>(&recompute.layers);
+  if (list == nullptr) return;  // "at most so many" on every stage
+  problems.check(static_cast<int64_t>(list->size()) == cut.stages, option, " has ", list->size(),
+                 " numbers, parallel.pipeline = ", cut.stages, " needs one a stage");
+  if (static_cast<int64_t>(list->size()) != cut.stages) return;
+  for (int64_t rank = 0; rank < cut.stages; ++rank) {
+    const int64_t count = (*list)[static_cast<size_t>(rank)], has = blocks_of(rank);
+    problems.check(count <= has, option, " ", count, " exceeds the ", has, " ", part,
+                   " layers of stage ", rank, cut.chunks > 1 ? " in one chunk" : "");
+  }
+}
+
+}  // namespace
+
+StageCut cut_model(const Family& family, const Model& model, const RunOptions& options,
+                   const PipelineShape& shape, Problems& problems) {
+  validate(shape, problems);
+  const auto flops = training_flops(model, family.typical_size(options.data.max_length));
+  std::vector<CutLayer> layers;
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const auto& layer = *model.layers[i];
+    layers.push_back({layer.part(), family.is_block(layer), flops[i]});
+  }
+  const auto& p = options.parallel;
+  const std::vector<PartSplit> splits{
+      {"vision", "parallel.vision_layers", p.vision_layers},
+      {"text", "parallel.text_layers", p.text_layers},
+      {"transformer", "parallel.transformer_layers", p.transformer_layers}};
+  const auto before = problems.messages().size();
+  auto cut = cut_layers(layers, shape, splits, problems);
+  if (problems.messages().size() > before) return cut;
+  const auto& r = options.recompute;
+  const auto of = [&](const std::optional<RecomputePartOptions>& part, const char* name,
+                      const std::string& option) {
+    const bool own = part && part->layers;
+    check_recompute(r.of_part(part), name, own ? option : "recompute.layers", family, model, cut,
+                    problems);
+  };
+  of(r.vision, "vision", "recompute.vision.layers");
+  of(r.text, "text", "recompute.text.layers");
+  return cut;
+}
+
+void place_on_stage(LoadedModel& loaded, const StageCut& cut, int64_t rank) {
+  loaded.cut = cut;
+  const auto users = users_of(loaded.model, cut);
+  for (size_t i = 0; i < users.size(); ++i) {
+    auto& p = *loaded.model.parameters[i];
+    p.on_stage = users[i].contains(rank);
+    p.owner = *users[i].begin();
+  }
+}
+
+std::vector<OptimizerGroups::Shared> shared_parameters(ProcessContext& process,
+                                                       const LoadedModel& loaded) {
+  std::vector<OptimizerGroups::Shared> shared;
+  const auto users = users_of(loaded.model, loaded.cut);
+  const int64_t own = process.coordinates()[MeshDim::kPipeline];
+  for (size_t i = 0; i < users.size(); ++i) {
+    const auto& p = *loaded.model.parameters[i];
+    if (!p.trained || users[i].size() < 2 || !users[i].contains(own)) continue;
+    std::vector<int64_t> ranks;
+    for (const auto stage : users[i]) {
+      auto place = process.coordinates();
+      place[MeshDim::kPipeline] = stage;
+      ranks.push_back(process.mesh().rank(place));
+    }
+    std::sort(ranks.begin(), ranks.end());
+    shared.push_back({p.name, &process.group(ranks, "shared parameters")});
+  }
+  return shared;
+}
+
+LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::Device device) {
+  auto request = model_request(options);
+  request.device = device;
+  request.groups = model_groups(process, options.parallel);
+  request.place = [&](LoadedModel& loaded) {
+    Problems problems;
+    const auto shape = pipeline_shape(options, process.mesh().size(MeshDim::kData));
+    const auto cut = cut_model(*loaded.family, loaded.model, options, shape, problems);
+    problems.throw_if_any();
+    loaded.pipeline = &process.group(kPipelineGroup);
+    place_on_stage(loaded, cut, process.coordinates()[MeshDim::kPipeline]);
+  };
+  return load_model(request);
+}
+
+OptimizerGroups optimizer_groups(ProcessContext& process, const RunOptions& options,
+                                 const LoadedModel& loaded) {
+  auto groups = optimizer_groups(process, options.parallel.zero);
+  groups.shared = shared_parameters(process, loaded);
+  return groups;
+}
+
+std::unique_ptr<Stage> Stage::make(ProcessContext& process, const RunOptions& options,
+                                   const LoadedModel& loaded, at::Device device) {
+  const auto shape = pipeline_shape(options, process.mesh().size(MeshDim::kData));
+  if (shape.stages == 1) return nullptr;
+  const auto groups = pipeline_groups(process, shape.chunks);
+  PipelineSettings settings{.shape = shape,
+                            .rank = process.coordinates()[MeshDim::kPipeline],
+                            .fields = loaded.family->travelling_fields(),
+                            .device = device};
+  return std::unique_ptr<Stage>(
+      new Stage(std::move(settings), groups, process.group(kDataGroup | kPipelineGroup), loaded));
+}
+
+Stage::Stage(PipelineSettings settings, const PipelineGroups& groups, Group& losses,
+             const LoadedModel& loaded)
+    : pipeline_(std::move(settings), groups), losses_(losses) {
+  const auto& cut = loaded.cut;
+  std::set<const Parameter*> seen;
+  for (int64_t chunk = 0; chunk < cut.chunks; ++chunk) {
+    ranges_.push_back(cut.range(pipeline_.settings().rank, chunk));
+    auto& parameters = complete_with_.emplace_back();
+    for (int64_t i = ranges_.back().begin; i < ranges_.back().end; ++i) {
+      const auto& layer = *loaded.model.layers[static_cast<size_t>(i)];
+      reads_pixels_ = reads_pixels_ || i == 0;
+      reads_vision_ = reads_vision_ || layer.part() != "text";
+      // A chunk's backward comes before those of the chunks before it: the first one is the last.
+      for (const auto& p : layer.parameters()) {
+        if (seen.insert(p.get()).second) parameters.push_back(p);
+      }
+    }
+  }
+  for (const auto& p : loaded.model.parameters) {
+    if (p->on_stage) p->weight_gradients = pipeline_.weight_gradients();
+  }
+}
+
+std::string describe_stages(const LoadedModel& loaded, const PipelineShape& shape) {
+  std::string text;
+  for (int64_t stage = 0; stage < shape.virtual_stages(); ++stage) {
+    const auto range = loaded.cut.range(stage % shape.stages, stage / shape.stages);
+    text += stage == 0 ? "" : "; ";
+    text += shape.chunks == 1
+                ? fmt::format("stage {}: ", stage)
+                : fmt::format("stage {} chunk {}: ", stage % shape.stages, stage / shape.stages);
+    if (range.empty()) {
+      text += "none";
+      continue;
+    }
+    const auto& first = loaded.model.layers[static_cast<size_t>(range.begin)]->name();
+    const auto& last = loaded.model.layers[static_cast<size_t>(range.end - 1)]->name();
+    text += range.end - range.begin == 1 ? first : fmt::format("{} to {}", first, last);
+  }
+  return fmt::format(
+      "pipeline {}: {} micro-batches a step, bubble {:.1f} % of the work at best; {}",
+      option_names(PipelineOrder())[static_cast<size_t>(shape.order)], shape.micro_batches,
+      100 * bubble_formula(shape, SlotTimes()), text);
+}
+
+}  // namespace triptych

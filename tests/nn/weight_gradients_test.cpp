@@ -1,0 +1,93 @@
+// A weight gradient that was put off must have the bits of one that was not.
+
+#include "parallel/weight_gradients.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "nn/linear.h"
+#include "parallel/gradient_hook.h"
+
+namespace triptych {
+namespace {
+
+struct Case {
+  std::vector<int64_t> x, weight;
+  bool bias, x_needs_gradient;
+  at::ScalarType dtype;
+};
+
+struct Result {
+  at::Tensor y, dx, dweight, dbias;
+  int hooks = 0;
+};
+
+enum class How { kPlain, kAtOnce, kPutOff };
+
+Result run(const Case& c, How how) {
+  at::manual_seed(3);
+  const auto x = at::randn(c.x).to(c.dtype).set_requires_grad(c.x_needs_gradient);
+  Parameter weight{.name = "w", .value = at::randn(c.weight).to(c.dtype).set_requires_grad(true)};
+  const auto bias =
+      c.bias ? at::randn({c.weight[0]}).to(c.dtype).set_requires_grad(true) : at::Tensor();
+  Result result;
+  set_gradient_hook(weight.value, [&] {
+    if (weight.value.grad().defined()) ++result.hooks;
+  });
+  WeightGradients::Work work;
+  if (how != How::kPlain) weight.weight_gradients = std::make_shared<WeightGradients>();
+  for (int pass = 0; pass < 2; ++pass) {  // the second is added to the first
+    result.y = linear(x, weight, bias);
+    const auto dy = at::randn(result.y.sizes()).to(c.dtype);
+    if (how == How::kPutOff) weight.weight_gradients->collect_into(&work);
+    result.y.backward(dy);
+    if (how == How::kPutOff) {
+      EXPECT_EQ(result.hooks, pass);  // nothing has come before the work is done
+      EXPECT_EQ(work.size(), 1U);
+      weight.weight_gradients->collect_into(nullptr);
+      for (const auto& product : work) product();
+      work.clear();
+    }
+  }
+  result.dx = x.grad();
+  result.dweight = weight.value.grad();
+  if (c.bias) result.dbias = bias.grad();
+  set_gradient_hook(weight.value, {});
+  return result;
+}
+
+class PutOff : public testing::TestWithParam<Case> {};
+
+TEST_P(PutOff, ChangesNoBit) {
+  const auto plain = run(GetParam(), How::kPlain);
+  for (const auto how : {How::kAtOnce, How::kPutOff}) {
+    const auto other = run(GetParam(), how);
+    EXPECT_TRUE(plain.y.equal(other.y));
+    EXPECT_TRUE(plain.dweight.equal(other.dweight));
+    EXPECT_EQ(plain.hooks, other.hooks);
+    if (plain.dx.defined()) EXPECT_TRUE(plain.dx.equal(other.dx));
+    if (plain.dbias.defined()) EXPECT_TRUE(plain.dbias.equal(other.dbias));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, PutOff,
+                         testing::Values(Case{{17, 24}, {40, 24}, true, true, at::kFloat},
+                                         Case{{17, 24}, {40, 24}, false, true, at::kFloat},
+                                         Case{{33, 50}, {7, 50}, true, true, at::kBFloat16},
+                                         // patches: no gradient of the input, a weight of 5 dims
+                                         Case{{9, 24}, {8, 3, 2, 2, 2}, false, false, at::kFloat},
+                                         Case{{1, 5}, {3, 5}, true, true, at::kFloat}));
+
+TEST(PutOff, AFrozenWeightCostsNothing) {
+  const auto x = at::randn({4, 6}).set_requires_grad(true);
+  Parameter weight{.name = "w", .value = at::randn({3, 6})};
+  weight.weight_gradients = std::make_shared<WeightGradients>();
+  WeightGradients::Work work;
+  weight.weight_gradients->collect_into(&work);
+  linear(x, weight).sum().backward();
+  EXPECT_TRUE(work.empty());
+  EXPECT_TRUE(x.grad().defined());
+}
+
+}  // namespace
+}  // namespace triptych
