@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
+#include <optional>
 #include <utility>
 
 #include "nn/dropout.h"
@@ -26,9 +27,11 @@ struct Sink : torch::CustomClassHolder {
 /// at::linear with the same products in backward, of which the weight's may wait.
 struct SplitLinear : torch::autograd::Function<SplitLinear> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& weight,
-                            const at::Tensor& bias, const c10::intrusive_ptr<Sink>& sink) {
+                            const std::optional<at::Tensor>& bias,
+                            const c10::intrusive_ptr<Sink>& sink) {
     ctx->save_for_backward({x, weight});
     ctx->saved_data["sink"] = c10::IValue::make_capsule(sink);
+    ctx->saved_data["bias"] = bias.has_value();
     return at::linear(x, weight.flatten(1), bias);
   }
 
@@ -39,7 +42,7 @@ struct SplitLinear : torch::autograd::Function<SplitLinear> {
     const auto dy_TO = gradients[0].reshape({-1, gradients[0].size(-1)});
     variable_list result(4);
     if (ctx->needs_input_grad(0)) result[0] = at::mm(dy_TO, weight.flatten(1)).view(x.sizes());
-    if (ctx->needs_input_grad(2)) result[2] = dy_TO.sum(0);
+    if (ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(2)) result[2] = dy_TO.sum(0);
     if (!ctx->needs_input_grad(1)) return result;
     const auto product = [dy_TO, x_TI = x.detach().reshape({-1, x.size(-1)}),
                           sizes = weight.sizes().vec()] {
@@ -60,7 +63,9 @@ at::Tensor linear(const at::Tensor& x_TI, const Parameter& weight, const at::Ten
     return at::linear(x_TI, value.dim() == 2 ? value : value.flatten(1), bias_O);
   const auto sink = c10::make_intrusive<Sink>();
   sink->gradients = weight.weight_gradients;
-  return SplitLinear::apply(x_TI, value, bias_O, sink);
+  // an input that is not there must be an empty optional, not an undefined tensor
+  const auto bias = bias_O.defined() ? std::optional(bias_O) : std::nullopt;
+  return SplitLinear::apply(x_TI, value, bias, sink);
 }
 
 LinearPlacement placement_of(const LinearSplit& split, const ModelGroups& groups) {

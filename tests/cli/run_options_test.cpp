@@ -126,9 +126,6 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     NotBuiltYet, WrongRun,
     testing::Values(
-        Wrong{"parallel.zero=3",
-              "parallel.zero = 3: sharding of parameters is not in this build yet"},
-        Wrong{"parallel.pipeline=2", "parallel.pipeline = 2: pipeline parallelism is not in"},
         Wrong{"parallel.zero=2", "parallel.zero = 2: sharding of gradients is not in"},
         Wrong{"parallel.zero=3", "parallel.zero = 3: sharding of parameters is not in"},
         Wrong{"recompute.policy=selective",
