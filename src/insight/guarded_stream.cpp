@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
-namespace triptych {
+namespace triptych::insight {
 
 GuardedStream::GuardedStream(socket_t socket, int deadline_s, const std::atomic<bool>& stopping)
     : socket_(socket), deadline_(deadline_s), stopping_(stopping) {}
@@ -90,4 +90,4 @@ void GuardedStream::get_local_ip_and_port(std::string& ip, int& port) const {
   port = 0;
 }
 
-}  // namespace triptych
+}  // namespace triptych::insight

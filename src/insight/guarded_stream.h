@@ -6,7 +6,7 @@
 #include <atomic>
 #include <chrono>
 
-namespace triptych {
+namespace triptych::insight {
 
 /// A connection as the HTTP library reads and writes it, with limits that the library lacks: size of
 /// a request's header, time for a whole request to arrive, time for an answer to be taken.
@@ -45,4 +45,4 @@ class GuardedStream : public httplib::Stream {
   size_t begin_ = 0, end_ = 0;
 };
 
-}  // namespace triptych
+}  // namespace triptych::insight

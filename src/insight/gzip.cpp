@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-namespace triptych {
+namespace triptych::insight {
 namespace {
 
 constexpr int kGzipWindow = 15 + 16;  // zlib: the largest window, gzip header
@@ -50,4 +50,4 @@ std::string gunzip(std::string_view packed, size_t limit) {
   return out;
 }
 
-}  // namespace triptych
+}  // namespace triptych::insight

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-namespace triptych {
+namespace triptych::insight {
 
 /// One gzip member without name or time: the same text gives the same bytes. `level` 1 to 9.
 std::string gzip(std::string_view text, int level);
@@ -13,4 +13,4 @@ std::string gzip(std::string_view text, int level);
 /// `limit` bytes.
 std::string gunzip(std::string_view packed, size_t limit);
 
-}  // namespace triptych
+}  // namespace triptych::insight

@@ -12,7 +12,7 @@
 
 #include "base/error.h"
 
-namespace triptych {
+namespace triptych::insight {
 namespace {
 
 bool is_address(const std::string& host) {
@@ -133,4 +133,4 @@ const std::vector<std::pair<std::string, std::string>>& security_headers() {
   return headers;
 }
 
-}  // namespace triptych
+}  // namespace triptych::insight

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-namespace triptych {
+namespace triptych::insight {
 
 /// True for 127.0.0.0/8, ::1 and "localhost": what other machines cannot reach.
 bool is_loopback(std::string_view host);
@@ -38,4 +38,4 @@ std::optional<std::filesystem::path> resolve_inside(const std::filesystem::path&
 /// others.
 const std::vector<std::pair<std::string, std::string>>& security_headers();
 
-}  // namespace triptych
+}  // namespace triptych::insight

@@ -11,7 +11,7 @@
 #include "insight/guarded_stream.h"
 #include "insight/http_rules.h"
 
-namespace triptych {
+namespace triptych::insight {
 namespace {
 
 constexpr std::string_view kCookie = "triptych_token";
@@ -314,4 +314,4 @@ void HttpServer::stop() {
   impl_->server.stop();
 }
 
-}  // namespace triptych
+}  // namespace triptych::insight

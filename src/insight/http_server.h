@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-namespace triptych {
+namespace triptych::insight {
 
 /// What a handler sees of a request. Only GET and HEAD arrive here; there is never a body.
 struct HttpRequest {
@@ -74,4 +74,4 @@ class HttpServer {
   std::unique_ptr<Impl> impl_;
 };
 
-}  // namespace triptych
+}  // namespace triptych::insight

@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-namespace triptych {
+namespace triptych::insight {
 
 /// A client that says exactly what it is told, also what no decent client would.
 class RawClient {
@@ -74,4 +74,4 @@ inline RawAnswer get(int port, std::string_view target, std::string_view lines =
   return parse_answer(client.receive());
 }
 
-}  // namespace triptych
+}  // namespace triptych::insight

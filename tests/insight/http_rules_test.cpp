@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "insight/gzip.h"
 
-namespace triptych {
+namespace triptych::insight {
 namespace {
 
 namespace fs = std::filesystem;
@@ -102,4 +102,4 @@ TEST(Gzip, RoundTripAndLimits) {
 }
 
 }  // namespace
-}  // namespace triptych
+}  // namespace triptych::insight

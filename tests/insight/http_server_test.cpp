@@ -11,7 +11,7 @@
 #include "http_client.h"
 #include "insight/gzip.h"
 
-namespace triptych {
+namespace triptych::insight {
 namespace {
 
 using testing::HasSubstr;
@@ -266,4 +266,4 @@ TEST(HttpServerErrors, NamesATakenPort) {
 }
 
 }  // namespace
-}  // namespace triptych
+}  // namespace triptych::insight
