@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "insight/byte_source.h"
 
 namespace triptych::insight {
 
@@ -245,6 +246,9 @@ class Trace {
   std::span<const char> string_bytes_;
   int64_t begin_ns_ = 0, end_ns_ = 0, base_ns_ = 0;
   bool has_device_work_ = false, truncated_ = false;
+  std::span<const GzPoint> gz_points_;
+  std::span<const char> gz_windows_;
+  std::shared_ptr<const std::string> source_text_;  ///< of a trace that was not read from a file
   std::shared_ptr<const Json> metadata_;
   std::shared_ptr<const std::vector<std::string>> warnings_;
 };
