@@ -41,6 +41,9 @@ std::string tiles_binary(const Run& run, const TileRequest& request);
 /// 256 characters each. `from` lets a client fetch only what it has not got.
 Json strings_json(const Run& run, int file, uint32_t from = 0, uint32_t limit = 100000);
 
+/// A name as it is shown: valid UTF-8 of at most 256 bytes.
+std::string display_name(std::string_view name);
+
 /// Real slices of one track in [t0, t1), at most `limit`, longest first if there are more; the
 /// form of one block of tiles_binary with all counts 1.
 std::string slices_binary(const Run& run, uint32_t track, int64_t t0, int64_t t1, uint32_t limit);
