@@ -7,9 +7,11 @@ cd "$(dirname "$0")/.."
 
 packages=(
   ca-certificates ccache cmake g++ git libavcodec-dev libavformat-dev libavutil-dev libcli11-dev
-  libgloo-dev libgmock-dev libgtest-dev libicu-dev libjpeg62-turbo-dev libpcre2-dev libpng-dev
+  libcpp-httplib-dev libgloo-dev libgmock-dev libgtest-dev libicu-dev libjpeg62-turbo-dev libpcre2-dev libpng-dev
   libswscale-dev libtomlplusplus-dev libwebp-dev libxxhash-dev make mold ninja-build
   nlohmann-json3-dev pkg-config python3 python3-venv zlib1g-dev)
+# The viewer's page is tested in a browser; building needs neither npm nor this.
+if [ "${1:-}" = --tests ]; then packages+=(chromium); fi
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -4,7 +4,7 @@ import { color, isDark } from "../theme";
 import type { SliceRow, Tile } from "./tiles";
 import type { Names } from "./tiles";
 
-export interface Label { x: number; y: number; width: number; text: string }
+export interface Label { x: number; y: number; width: number; text: string; event: number }
 
 function rgb(text: string): [number, number, number] {
   const hex = /^#([0-9a-f]{6})$/i.exec(text)?.[1] ?? "888888";
@@ -42,6 +42,7 @@ export class Painter {
   private readonly tones = new Map<Names, Uint32Array>();
   private faded: { query: string; byNames: Map<Names, Int8Array> } = { query: "", byNames: new Map() };
   labels: Label[] = [];
+  private readonly lastLabel = new Map<number, Label>();   // by y: an event may go on in the next tile
 
   theme(): void {
     this.background = pack(...rgb(color("page")));
@@ -67,6 +68,7 @@ export class Painter {
     }
     this.pixels.fill(this.background);
     this.labels = [];
+    this.lastLabel.clear();
   }
 
   end(context: CanvasRenderingContext2D): void { context.putImageData(this.image, 0, 0); }
@@ -123,7 +125,7 @@ export class Painter {
   row(tile: Tile, row: SliceRow, shift: number, t0: number, scale: number, clipLeft: number, clipRight: number,
     y: number, height: number, names: Names, labelFrom: number): void {
     if (y + height <= 0 || y >= this.height) return;
-    const { start, dur, name, count, covered } = row;
+    const { start, dur, name, event, count, covered } = row;
     const line = Math.max(0, y) * this.width;
     const offset = tile.begin + shift - t0;
     const pixels = this.pixels;
@@ -134,25 +136,30 @@ export class Painter {
       const middle = (low + high) >> 1;
       if ((start[middle] ?? 0) < from) low = middle + 1; else high = middle;
     }
-    let lastEvent = -1;
     for (let i = Math.max(0, low - 2); i < start.length; ++i) {
       const begin = (start[i] ?? 0) + offset;
       let left = Math.floor(begin * scale);
       if (left >= clipRight) break;
       let right = Math.ceil((begin + (dur[i] ?? 0)) * scale);
       if (right <= left) right = left + 1;
+      const goesOn = right > clipRight;
       if (left < clipLeft) left = clipLeft;
-      if (right > clipRight) right = clipRight;
+      if (goesOn) right = clipRight;
       if (right <= left) continue;
       const id = name[i] ?? 0;
       let tone = this.toneOf(names, id);
       if ((count[i] ?? 1) > 1) tone = this.blend(tone, 0.3 + 0.7 * Math.min(1, covered[i] ?? 1));
       pixels.fill(tone, line + left, line + right);
-      if (right - left >= 3) pixels[line + right - 1] = this.border;
-      if (right - left >= labelFrom && lastEvent !== i) {
+      if (right - left >= 3 && !goesOn) pixels[line + right - 1] = this.border;
+      const which = event[i] ?? 0, before = this.lastLabel.get(y);
+      if (before !== undefined && before.event === which) {
+        before.width = right - before.x;
+      } else if (right - left >= labelFrom || goesOn) {
         const text = names.get(id);
-        if (text !== undefined) this.labels.push({ x: left, y, width: right - left, text: (count[i] ?? 1) > 1 ? `${text} ×${count[i] ?? 1}` : text });
-        lastEvent = i;
+        if (text === undefined) continue;
+        const label = { x: left, y, width: right - left, text: (count[i] ?? 1) > 1 ? `${text} ×${count[i] ?? 1}` : text, event: which };
+        this.labels.push(label);
+        this.lastLabel.set(y, label);
       }
     }
   }

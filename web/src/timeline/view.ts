@@ -49,6 +49,7 @@ export class TimelineView {
   private dirty = true;
   private alive = true;
   private lanesChanged = true;
+  private charWidth = 0;
   width = 0;
   height = 0;
 
@@ -303,10 +304,12 @@ export class TimelineView {
     context.textBaseline = "middle";
     context.textAlign = "left";
     context.fillStyle = isDark() ? "#f3f4f6" : "#111827";
+    if (this.charWidth === 0) this.charWidth = context.measureText("ncclDevKernel_AllReduce_Sum_f32_RING").width / 36;
     let drawn = 0;
     for (const label of this.painter.labels) {
+      if (label.width < 34 * density) continue;
       if (++drawn > 500) break;
-      const room = Math.floor((label.width / density - 6) / 5.8);
+      const room = Math.floor((label.width / density - 7) / this.charWidth);
       const text = label.text.length <= room ? label.text : `${label.text.slice(0, Math.max(1, room - 1))}…`;
       context.fillText(text, label.x / density + 3, label.y / density + 9);
     }
