@@ -42,12 +42,12 @@ export function percent(share: number): string {
 export type Kind = "time" | "bytes" | "share" | "percent" | "bandwidth" | "flops" | "number" | "text";
 
 export function kindOf(field: string): Kind {
-  if (/(^|_)ns$/.test(field)) return "time";
+  if (/(^|_)ns$/.test(field) || field === "t") return "time";
   if (/bandwidth|_bps$|busbw|algbw|bytes_per_s/.test(field)) return "bandwidth";
   if (/percent$/.test(field)) return "percent";
-  if (/(^|_)bytes$|^(allocated|reserved|size)$/.test(field)) return "bytes";
-  if (/(^|_)(share|ratio|fraction|mfu|hfu)$|^of_/.test(field)) return "share";
-  if (/flops?$|flop_per_s$/.test(field)) return "flops";
+  if (/(^|_)bytes$|^(allocated|reserved|size|listed|total|requested|largest_free)$/.test(field)) return "bytes";
+  if (/(^|_)(share|ratio|fraction|fragmentation|excess|mfu|hfu)$|^of_/.test(field)) return "share";
+  if (/flops?(_per_s)?$/.test(field)) return "flops";
   return "number";
 }
 

@@ -80,13 +80,19 @@ export function tabs(label: string, list: readonly (readonly [string, string, ()
 
 /** Where in the timeline a row points to, as parameters of that page; null when it does not say. */
 export function hashOf(row: Row): Record<string, string | number> | null {
-  for (const name of ["slice", "event_id", "slice_id"]) {
+  for (const name of ["slice", "first_id"]) {
     const id = row[name];
     if (typeof id === "number") return { slice: id };
   }
   const link = row["link"];
   if (typeof link === "object" && link !== null && !Array.isArray(link)) return hashOf(link);
-  if (typeof row["id"] === "number" && ("start_ns" in row || "track" in row)) return { slice: row["id"] };
+  if (typeof row["id"] === "number" && ["start_ns", "begin_ns", "track"].some((name) => name in row)) return { slice: row["id"] };
+  // A call of a collective: its first part.
+  const parts = row["parts"];
+  if (Array.isArray(parts)) {
+    const first = parts[0];
+    return typeof first === "object" && first !== null && !Array.isArray(first) ? hashOf(first) : null;
+  }
   const t0 = row["t0"] ?? row["begin_ns"] ?? row["start_ns"];
   const t1 = row["t1"] ?? row["end_ns"] ?? (typeof t0 === "number" && typeof row["duration_ns"] === "number" ? t0 + row["duration_ns"] : undefined);
   if (typeof t0 === "number" && typeof t1 === "number" && t1 > t0) return { t0, t1 };

@@ -173,4 +173,13 @@ export const zh: Readonly<Record<string, string>> = {
   "panel on / off": "面板开 / 关",
   "clear the selection": "清除选择",
   "this help": "本帮助",
+  "Advice": "建议",
+  "Show the page": "显示该页",
+  "Stages": "阶段",
+  "Gaps": "间隙",
+  "peak": "峰值",
+  "Categories at the peak": "峰值时各类别",
+  "If a class took half as long": "若某类时间减半",
+  "The path": "路径明细",
+  "Times per step and rank; the largest contribution first.": "每步每 rank 的时间；贡献最大者在前。",
 };

@@ -55,17 +55,16 @@ export function communicationPage(root: HTMLElement, { info, signal }: PageConte
       ["ranks", t("Waiting by rank"), () => load("", "comm/ranks", { ...scopeQuery(), tag: state.get("tag") }, (document) => generic(document, [], "comm-ranks"), signal)],
       ["links", t("Links"), () => load("", "comm/links", scopeQuery(), (document) => generic(document, [], "comm-links"), signal)],
       ["calls", t("Calls"), () => load("", "comm/calls", { ...query, limit: 20000 }, (document) => [
-        rowsTable("comm-calls", document["rows"] ?? document["calls"]), ...generic(document, ["rows", "calls", "offset", "limit", "columns"], "comm")], signal)],
-      ["groups", t("Groups"), () => load("", "comm/groups", scopeQuery(), (document) => generic(document, [], "comm-groups"), signal)],
+        rowsTable("comm-calls", document["rows"]), ...generic(document, ["rows", "calls", "offset", "limit", "columns"], "comm")], signal)],
+      ["groups", t("Groups"), () => load("", "comm/groups", scopeQuery(), (document) => generic(document, ["rows"], "comm-groups"), signal)],
       ["alignment", t("Clocks"), () => load("", "comm/alignment", scopeQuery(), (document) => generic(document, [], "comm-alignment"), signal)],
     ], state.get("tab", "matrix"), (tab) => { state.set({ tab }); }));
   };
   root.append(body);
   root.append(load("", "comm/groups", scopeQuery(), (document) => {
-    const rows = rowsOf(document["groups"] ?? document["rows"]);
+    const rows = rowsOf(document["groups"]);
     const values = (name: string): string[] => [...new Set(rows.map((row) => textOf(row[name])).filter((text) => text !== ""))];
-    const types = [...new Set([...values("type"), ...rows.flatMap((row) => (Array.isArray(row["types"]) ? row["types"].map((item) => textOf(item)) : []))])];
-    fill(values("tag").length > 0 ? values("tag") : values("group"), types);
+    fill(values("group"), values("type"));
     return [];
   }, signal));
 }

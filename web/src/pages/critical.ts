@@ -2,9 +2,9 @@
 import { h } from "../dom";
 import { stackedBars } from "../bars";
 import type { Row } from "../format";
-import { isRow, numberOf, rowsOf, textOf, title } from "../format";
+import { isRow, title } from "../format";
 import { generic, rowsTable } from "../generic";
-import { load, tabs } from "../parts";
+import { facts, load, tabs } from "../parts";
 import { state } from "../state";
 import { t } from "../strings";
 import type { Child } from "../dom";
@@ -12,17 +12,15 @@ import type { PageContext } from "./page";
 import { scopeBar, scopeQuery } from "./scope";
 
 function path(document: Row): Child[] {
-  const bounds = document["bounds"] ?? document["by_bound"];
-  const nodes: Child[] = [];
-  const one: Row = {};
-  if (isRow(bounds)) for (const [name, value] of Object.entries(bounds)) if (typeof value === "number") one[name.endsWith("_ns") ? name : `${name}_ns`] = value;
-  for (const row of rowsOf(bounds)) one[`${textOf(row["bound"] ?? row["name"])}_ns`] = numberOf(row["total_ns"] ?? row["duration_ns"] ?? row["time_ns"]);
-  const parts = Object.keys(one).map((field) => ({ field, label: title(field) }));
-  if (parts.length > 0) nodes.push(h("h3", {}, t("By what bounds it")), stackedBars([one], { label: t("Critical path by bound"), parts, name: () => t("path") }));
-  for (const key of ["path", "segments", "rows", "edges"]) {
-    if (rowsOf(document[key]).length > 0) nodes.push(h("h3", {}, title(key)), rowsTable("critical-path", document[key], { height: 320 }));
-  }
-  return [...nodes, ...generic(document, ["path", "segments", "rows", "edges", ...(isRow(bounds) ? [] : ["bounds", "by_bound"])], "critical-path")];
+  const bounds = isRow(document["bounds"]) ? document["bounds"] : {};
+  const parts = Object.keys(bounds).map((field) => ({ field, label: title(field) }));
+  return [
+    facts(document, ["rank", "step", "length_ns"]),
+    h("h3", {}, t("By what bounds it")), stackedBars([bounds], { label: t("Critical path by bound"), parts, name: () => t("path") }),
+    rowsTable("critical-path", document["rows"], { sort: "-total_ns", bar: "total_ns", height: 300 }),
+    h("h3", {}, t("If a class took half as long")), rowsTable("what-if", document["what_if"], { sort: "length_ns" }),
+    h("details", {}, h("summary", {}, t("The path")), rowsTable("critical-parts", document["parts"], { height: 320 })),
+  ];
 }
 
 export function criticalPage(root: HTMLElement, { info, signal }: PageContext): void {

@@ -3,56 +3,57 @@ import { isReport } from "../api";
 import { h, select } from "../dom";
 import type { Child } from "../dom";
 import type { Json, Row } from "../format";
-import { bytes, isRow, numberOf, rowsOf, textOf, time, title } from "../format";
+import { bytes, isRow, numberOf, rowsOf, textOf, time } from "../format";
+import { stackedBars } from "../bars";
 import { generic, rowsTable } from "../generic";
 import type { Curve } from "../linechart";
 import { lineChart } from "../linechart";
-import { load, tabs } from "../parts";
+import { facts, load, tabs } from "../parts";
 import { state } from "../state";
 import { t } from "../strings";
 import type { PageContext } from "./page";
 import { scopeBar, scopeQuery } from "./scope";
 
-const list = (value: Json | undefined): (number | null)[] => (Array.isArray(value) ? value.map((item) => (typeof item === "number" ? item : null)) : []);
+const numbers = (value: Json | undefined): (number | null)[] => (Array.isArray(value) ? value.map((item) => (typeof item === "number" ? item : null)) : []);
 
-/** Curves of a document: arrays beside an array of times, or points with a time each. */
-export function curvesOf(document: Row): Curve[] {
-  const x = list(document["t_ns"] ?? document["time_ns"] ?? document["t"] ?? document["x"]).map((value) => value ?? 0);
-  const curves: Curve[] = [];
-  if (x.length > 0) {
-    for (const [name, value] of Object.entries(document)) {
-      if (["t_ns", "time_ns", "t", "x"].includes(name)) continue;
-      if (Array.isArray(value) && value.length === x.length) curves.push({ name: title(name), x, y: list(value) });
-      if (isRow(value)) for (const [inner, data] of Object.entries(value)) if (Array.isArray(data) && data.length === x.length) curves.push({ name: title(inner), x, y: list(data) });
-      for (const row of rowsOf(value)) {
-        const data = row["values"] ?? row["bytes"];
-        if (Array.isArray(data) && data.length === x.length) curves.push({ name: textOf(row["name"] ?? row["category"]), x, y: list(data) });
-      }
-    }
-    return curves;
-  }
-  for (const value of Object.values(document)) {
-    const points = rowsOf(value);
-    const at = points[0] === undefined ? undefined : ["t_ns", "time_ns", "ts_ns", "t"].find((name) => name in (points[0] ?? {}));
-    if (at === undefined) continue;
-    for (const name of Object.keys(points[0] ?? {})) {
-      if (name === at || !points.some((point) => typeof point[name] === "number")) continue;
-      curves.push({ name: title(name), x: points.map((point) => numberOf(point[at])), y: points.map((point) => { const v = point[name]; return typeof v === "number" ? v : null; }) });
-    }
-  }
-  return curves;
+function curve(document: Row): Child[] {
+  const points = rowsOf(document["points"]);
+  const x = points.map((point) => numberOf(point["t"]));
+  const column = (name: string): (number | null)[] => points.map((point) => { const value = point[name]; return typeof value === "number" && value >= 0 ? value : null; });
+  const whole: Curve[] = ["allocated", "reserved"].map((name) => ({ name, x, y: column(name) })).filter((one) => one.y.some((y) => (y ?? 0) > 0));
+  const categories = isRow(document["categories"]) ? document["categories"] : {};
+  const stacked: Curve[] = Object.entries(categories).map(([name, values]) => ({ name, x, y: numbers(values) })).filter((one) => one.y.some((y) => (y ?? 0) > 0));
+  const peak = document["peak"];
+  return [
+    h("p", { class: "muted" }, `${t("rank")} ${textOf(document["rank"])} · ${textOf(document["device"])}`),
+    isRow(peak) && facts(peak),
+    lineChart(whole, { label: t("Memory over time"), height: 200, step: true, showX: time, showY: bytes }).element,
+    stacked.length > 0 && h("h3", {}, t("By category")),
+    stacked.length > 0 && lineChart(stacked, { label: t("By category"), height: 240, stacked: true, showX: time, showY: bytes }).element,
+  ];
 }
 
-function curve(document: Row, stacked: boolean): Child[] {
-  const nodes: Child[] = [];
-  const several = rowsOf(document["curves"] ?? document["ranks"] ?? document["devices"]);
-  for (const part of several.length > 0 && several.some((row) => curvesOf(row).length > 0) ? several : [document]) {
-    const curves = curvesOf(part);
-    if (curves.length === 0) continue;
-    const name = ["rank", "device", "device_name"].filter((field) => field in part && typeof part[field] !== "object").map((field) => `${title(field)} ${textOf(part[field])}`).join(" · ");
-    nodes.push(name !== "" && h("h3", {}, name), lineChart(curves, { label: `${t("Memory over time")} ${name}`, height: 240, stacked, step: !stacked, showX: time, showY: bytes }).element);
-  }
-  return nodes;
+function peak(document: Row): Child[] {
+  const categories = isRow(document["categories"]) ? document["categories"] : {};
+  const parts = Object.keys(categories).sort((a, b) => numberOf(categories[b]) - numberOf(categories[a]));
+  const row: Row = Object.fromEntries(parts.map((name) => [`${name}_bytes`, categories[name] ?? null]));
+  return [
+    parts.length > 0 && stackedBars([row], { label: t("At the peak"), parts: parts.map((name) => ({ field: `${name}_bytes`, label: name })), name: () => t("peak") }),
+    ...generic(document, ["categories", "rows"], "memory-peak"), rowsTable("memory-peak", document["rows"], { bar: "bytes", sort: "-bytes", height: 360 }),
+  ];
+}
+
+function snapshot(document: Row): Child[] {
+  const timeline = rowsOf(document["timeline"]);
+  const x = timeline.map((point) => numberOf(point["t_us"]) * 1000), x0 = x[0] ?? 0;
+  const devices = rowsOf(document["devices"]);
+  return [
+    timeline.length > 1 && lineChart([{ name: "allocated", x: x.map((at) => at - x0), y: timeline.map((point) => numberOf(point["allocated"])) }],
+      { label: t("Memory over time"), height: 200, step: true, showX: time, showY: bytes }).element,
+    ...generic(document, ["timeline", "rows", "devices"], "snapshot"),
+    ...devices.flatMap((device) => [h("h3", {}, `${t("Device")} ${textOf(device["device"])}`), facts(device, ["reserved", "allocated", "largest_free"]),
+      rowsTable("segments", device["segments"], { sort: "-total", height: 240 })]),
+  ];
 }
 
 export function memoryPage(root: HTMLElement, { info, signal }: PageContext): void {
@@ -62,16 +63,16 @@ export function memoryPage(root: HTMLElement, { info, signal }: PageContext): vo
     const number = state.get("number", "0");
     body.replaceChildren(scopeBar(info, fill, ["rank", "span"]), tabs(t("Memory"), [
       ["curve", t("Curve"), () => h("div", {},
-        load("", "memory/curve", { ...scopeQuery(), points: 1000 }, (document) => curve(document, false), signal),
-        load(t("By category"), "memory/categories", scopeQuery(), (document) => [...curve(document, true), ...generic(document, ["curves", "t_ns", "time_ns", "categories_over_time"], "memory-categories")], signal))],
-      ["peak", t("At the peak"), () => load("", "memory/peak", scopeQuery(), (document) => generic(document, [], "memory-peak"), signal)],
+        load("", "memory/curve", { ...scopeQuery(), points: 1000 }, curve, signal),
+        load(t("Categories at the peak"), "memory/categories", scopeQuery(), (document) => [rowsTable("memory-categories", document["rows"], { bar: "bytes" })], signal))],
+      ["peak", t("At the peak"), () => load("", "memory/peak", scopeQuery(), peak, signal)],
       ["allocations", t("Allocations"), () => load("", "memory/allocations", { ...scopeQuery(), limit: 20000 }, (document) => [
-        rowsTable("allocations", document["rows"] ?? document["allocations"], { sort: "-bytes", bar: "bytes" })], signal)],
+        rowsTable("allocations", document["rows"], { sort: "-bytes", bar: "bytes" })], signal)],
       ["snapshots", t("Snapshots"), () => snapshots.length === 0
-        ? load("", "memory/snapshot", { number: 0 }, (document) => generic(document, [], "snapshot"), signal)
+        ? load("", "memory/snapshot", { number: 0 }, snapshot, signal)
         : h("div", {},
           !isReport() && select(t("Snapshot"), snapshots.map((name, i) => [String(i), textOf(name)] as const), number, (value) => { state.set({ number: value }); fill(); }),
-          load("", "memory/snapshot", { number }, (document) => [...curve(document, false), ...generic(document, [], "snapshot")], signal))],
+          load("", "memory/snapshot", { number }, snapshot, signal))],
     ], state.get("tab", "curve"), (tab) => { state.set({ tab }); }));
   };
   root.append(body);

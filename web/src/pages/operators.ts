@@ -19,7 +19,7 @@ export function operatorsPage(root: HTMLElement, { info, signal }: PageContext):
       return h("div", {},
         path === "ops" && !isReport() && select(t("Group by"), [["name", t("name")], ["shapes", t("name and shapes")], ["module", t("name and module")], ["stack", t("name and stack")]],
           group, (value) => { state.set({ group: value }); fill(); }),
-        load("", path, query, (document) => [rowsTable(path, document["rows"], { bar, sort: `-${bar}` }), ...generic(document, ["rows", "columns", "total", "offset", "limit"], path)], signal));
+        load("", path, query, (document) => [rowsTable(path, document["rows"], { bar, sort: `-${bar}`, hidden: ["key", "first_ns", "first_id", "min_ns"] }), ...generic(document, ["rows", "columns", "total", "offset", "limit"], path)], signal));
     };
     body.replaceChildren(scopeBar(info, fill),
       tabs(t("Tables"), [["ops", t("Operators"), view("ops", "self_ns")], ["kernels", t("Kernels"), view("kernels", "total_ns")], ["modules", t("Modules"), view("modules", "total_ns")]],

@@ -13,7 +13,7 @@ import type { PageContext } from "./page";
 import { scopeBar, scopeQuery } from "./scope";
 
 /** The classes that add up to a step. */
-const classes = ["preparing_ns", "compute_not_overlapped_ns", "overlapped_ns", "exposed_communication_ns", "free_ns"];
+const classes = ["preparing_ns", "compute_only_ns", "overlapped_ns", "exposed_comm_ns", "free_ns"];
 
 function card(label: string, value: string): HTMLElement {
   return h("div", { class: "card" }, h("span", { class: "muted" }, label), h("b", {}, value));
@@ -22,7 +22,7 @@ function card(label: string, value: string): HTMLElement {
 function facts1(context: PageContext): Child[] {
   const { run } = context.info;
   const files = rowsOf(run["files"]);
-  const metadata = run["metadata"];
+  const metadata = run["model"];
   return [
     h("div", { class: "cards" },
       card(t("Ranks"), `${context.info.ranks.length}${numberOf(run["world_size"]) > context.info.ranks.length ? ` / ${show("", run["world_size"])}` : ""}`),
@@ -51,7 +51,7 @@ export function overviewPage(root: HTMLElement, context: PageContext): void {
       const rows = rowsOf(document["rows"]);
       return [...barsOf(rows, by, (row) => {
         if (by === "rank") { state.set({ rank: textOf(row["rank"]), by: "step" }); fill(); }
-      }), rowsTable(`summary-${by}`, rows, { height: 300 })];
+      }), rowsTable(`summary-${by}`, rows, { height: 300, hidden: ["begin_ns", "stage_ns", "exposed_without_bubble_ns", "memory_copy_ns", "sync_ns"] })];
     }, signal);
     body.replaceChildren(
       scopeBar(info, fill),

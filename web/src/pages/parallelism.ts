@@ -3,7 +3,7 @@ import { h, replace, select } from "../dom";
 import { plot, ticks } from "../canvas";
 import type { Child } from "../dom";
 import type { Json, Row } from "../format";
-import { exact, numberOf, percent, rowsOf, show, textOf, time, title } from "../format";
+import { exact, isRow, numberOf, percent, rowsOf, show, textOf, time, title } from "../format";
 import { generic, rowsTable } from "../generic";
 import { facts, load, tabs } from "../parts";
 import { state } from "../state";
@@ -12,10 +12,10 @@ import { color, series } from "../theme";
 import type { PageContext } from "./page";
 import { scopeBar, scopeQuery } from "./scope";
 
-const groupAxes = ["tensor", "context", "data", "pipeline", "tp", "cp", "dp", "pp", "ep", "stage"];
+const groupAxes = ["tensor", "context", "data", "pipeline"];
 
 function layout(document: Row, summary: Row): Child[] {
-  const cells = rowsOf(document["ranks"] ?? document["cells"] ?? document["rows"]);
+  const cells = rowsOf(document["cells"]);
   const times = new Map<string, Row>();
   for (const row of rowsOf(summary["rows"])) times.set(textOf(row["rank"]), row);
   const joined = cells.map((cell): Row => ({ ...cell, ...(times.get(textOf(cell["rank"])) ?? {}) }));
@@ -26,7 +26,7 @@ function layout(document: Row, summary: Row): Child[] {
     const metric = names.includes(state.get("metric")) ? state.get("metric") : names.find((name) => name.endsWith("_ns")) ?? names[0] ?? "";
     const values = joined.map((cell) => cell[metric]).filter((value): value is number => typeof value === "number");
     const low = Math.min(...values), high = Math.max(...values);
-    const columns = Math.min(joined.length, numberOf(document["columns"], 8));
+    const columns = Math.min(joined.length, Math.max(1, widthOf(document)));
     const grid = h("div", { class: "rank-grid" });
     grid.style.gridTemplateColumns = `repeat(${columns}, minmax(86px, 1fr))`;
     const boxes = joined.map((cell) => {
@@ -56,17 +56,24 @@ function layout(document: Row, summary: Row): Child[] {
       h("span", { class: "muted" }, values.length > 0 ? `${show(metric, low)} – ${show(metric, high)}` : ""), grid);
   };
   draw();
-  return [box, rowsTable("layout", joined, { height: 240 }), ...generic(document, ["ranks", "cells", "rows", "columns"], "layout")];
+  return [box, rowsTable("layout", joined, { height: 240 }), ...generic(document, ["cells", "rows", "source"], "layout")];
+}
+
+/** Ranks a line: the innermost axes, up to eight or so. */
+function widthOf(document: Row): number {
+  const sizes = isRow(document["sizes"]) ? Object.values(document["sizes"]).map((size) => numberOf(size, 1)) : [];
+  let width = 1;
+  for (const size of sizes.slice(0, -1)) if (width * size <= 16) width *= size;
+  return width > 1 ? width : 8;
 }
 
 interface Action { stage: number; start: number; end: number; kind: string; micro: number; row: Row }
 
 function actionsOf(document: Row): Action[] {
-  const rows = rowsOf(document["actions"] ?? document["events"]);
+  const rows = rowsOf(document["stages"]).flatMap((stage) => rowsOf(stage["actions"]));
   return rows.map((row) => {
-    const start = numberOf(row["start_ns"] ?? row["begin_ns"] ?? row["t0"]);
-    return { stage: numberOf(row["stage"] ?? row["rank"]), start, end: numberOf(row["end_ns"] ?? row["t1"], start + numberOf(row["duration_ns"])),
-      kind: textOf(row["kind"] ?? row["action"] ?? row["type"]) || "F", micro: numberOf(row["micro_batch"] ?? row["microbatch"] ?? row["micro"]), row };
+    const start = numberOf(row["begin_ns"]);
+    return { stage: numberOf(row["stage"]), start, end: numberOf(row["end_ns"]), kind: textOf(row["kind"]), micro: numberOf(row["micro_batch"]), row };
   });
 }
 
@@ -117,17 +124,17 @@ function gantt(actions: readonly Action[]): HTMLElement {
 
 function pipeline(document: Row): Child[] {
   const actions = actionsOf(document);
-  const numbers: Row = {};
-  for (const [name, value] of Object.entries(document)) if (typeof value === "number" || typeof value === "string") numbers[name] = value;
-  const bubble = (value: Json | undefined): string => (typeof value === "number" ? percent(value) : "–");
+  const theory = isRow(document["theory"]) ? document["theory"] : {};
+  const card = (label: string, value: string): HTMLElement => h("div", { class: "card" }, h("span", { class: "muted" }, label), h("b", {}, value));
+  const share = (value: Json | undefined): string => (typeof value === "number" ? percent(value) : "–");
+  const gaps = rowsOf(document["stages"]).flatMap((stage) => rowsOf(stage["gaps"]).map((gap): Row => ({ stage: stage["stage"] ?? null, ...gap })));
   return [
-    h("div", { class: "cards" },
-      ...([["bubble_ratio", t("Bubble, measured")], ["bubble", t("Bubble, measured")], ["measured_bubble", t("Bubble, measured")], ["theory", t("Bubble, theory")],
-        ["theory_ratio", t("Bubble, theory")], ["theory_bubble", t("Bubble, theory")], ["excess", t("Excess")], ["excess_ratio", t("Excess")]] as const)
-        .filter(([name]) => typeof document[name] === "number")
-        .map(([name, label]) => h("div", { class: "card" }, h("span", { class: "muted" }, label), h("b", {}, bubble(document[name]))))),
-    actions.length > 0 && gantt(actions.slice(0, 20000)), facts(numbers),
-    ...generic(document, ["actions", "events", ...Object.keys(numbers)], "pipeline"),
+    h("div", { class: "cards" }, card(t("Step"), textOf(document["step"])), card(t("Bubble, measured"), share(document["bubble_share"])),
+      card(t("Bubble, theory"), share(theory["bubble_share"])), card(t("Excess"), share(document["excess"])), card(t("Time"), time(numberOf(document["pipe_ns"])))),
+    facts(theory, ["schedule", "stages", "micro_batches", "chunks"]),
+    actions.length > 0 && gantt(actions.slice(0, 20000)),
+    h("h3", {}, t("Stages")), rowsTable("pipeline-stages", document["stages"], { height: 240 }),
+    gaps.length > 0 && h("h3", {}, t("Gaps")), gaps.length > 0 && rowsTable("pipeline-gaps", gaps, { height: 200 }),
     actions.length > 0 && h("details", {}, h("summary", {}, t("Actions")), rowsTable("pipeline-actions", actions.map((action) => action.row), { height: 260 })),
   ];
 }
