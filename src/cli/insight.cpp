@@ -23,7 +23,8 @@ using insight::Viewer;
 using insight::ViewerOptions;
 
 ViewerOptions viewer_options(const Arguments& arguments) {
-  require<UsageError>(!arguments.positional().empty(), "insight: DIR is missing: a run's output folder, a folder with "
+  require<UsageError>(!arguments.positional().empty(),
+                      "insight: DIR is missing: a run's output folder, a folder with "
                       "traces, or trace files");
   ViewerOptions options;
   for (const std::string& word : arguments.positional()) options.where.emplace_back(word);
@@ -40,7 +41,8 @@ HttpOptions http_options(const Arguments& arguments) {
   require<UsageError>(options.port <= 65535, "insight: --port ", options.port, " is above 65535");
   options.token = arguments.text("--token");
   if (options.token == "random") options.token = insight::random_token();
-  require<UsageError>(!arguments.has("--token") || options.token.size() >= 8, "insight: --token must have at least 8 "
+  require<UsageError>(!arguments.has("--token") || options.token.size() >= 8,
+                      "insight: --token must have at least 8 "
                       "characters; --token random makes one");
   for (const char c : options.token) {
     require<UsageError>(std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' || c == '_',
@@ -63,9 +65,11 @@ int serve(const ViewerOptions& options, const HttpOptions& http) {
   HttpServer server(http, [&viewer](const HttpRequest& request) { return viewer.answer(request); });
   const SignalFlags signals;
   if (!insight::is_loopback(http.host)) {
-    log_warning("insight: {} can be reached by other machines; the token in the address is the only lock, and "
-                "the connection is not encrypted",
-                http.host);
+    log_warning(
+        "insight: {} can be reached by other machines; the token in the address is the only lock, "
+        "and "
+        "the connection is not encrypted",
+        http.host);
   }
   std::printf("%s\n", server.url().c_str());
   std::fflush(stdout);
@@ -79,7 +83,8 @@ int serve(const ViewerOptions& options, const HttpOptions& http) {
     }
     ended = true;
   });
-  while (!ended && signals.stop() == StopRequest::kNone) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  while (!ended && signals.stop() == StopRequest::kNone)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
   server.stop();
   thread.join();
   if (problem) std::rethrow_exception(problem);
@@ -109,9 +114,12 @@ Command insight_command() {
       {"--jobs", "N", "threads that read traces; default: one per core"},
   };
   command.details =
-      "DIR is a run's output folder, a folder with traces, or trace files: ours, those of PyTorch's profiler, of\n"
-      "torch_npu, or any Chrome JSON, plain or .gz. The address is printed on one line; Ctrl-C ends the viewer.\n"
-      "On another machine: ssh -L 8080:127.0.0.1:PORT that-machine, then open http://127.0.0.1:8080/.\n"
+      "DIR is a run's output folder, a folder with traces, or trace files: ours, those of "
+      "PyTorch's profiler, of\n"
+      "torch_npu, or any Chrome JSON, plain or .gz. The address is printed on one line; Ctrl-C "
+      "ends the viewer.\n"
+      "On another machine: ssh -L 8080:127.0.0.1:PORT that-machine, then open "
+      "http://127.0.0.1:8080/.\n"
       "Nothing outside the given folders is served.";
   command.example = "triptych insight runs/sft --port 8080";
   command.run = run_insight;

@@ -8,9 +8,9 @@
 
 namespace triptych::insight {
 
-/// A connection as the HTTP library reads and writes it, with limits that the library lacks: size of
-/// a request's header, time for a whole request to arrive, time for an answer to be taken.
-/// Used by one thread.
+/// A connection as the HTTP library reads and writes it, with limits that the library lacks: size
+/// of a request's header, time for a whole request to arrive, time for an answer to be taken. Used
+/// by one thread.
 class GuardedStream : public httplib::Stream {
  public:
   static constexpr size_t kRequestLimit = 16384;

@@ -38,8 +38,9 @@ std::string without_port(std::string_view header) {
     end = colon;
   }
   const std::string_view rest = header.substr(end);
-  const bool port = rest.size() > 1 && rest[0] == ':' &&
-                    std::ranges::all_of(rest.substr(1), [](unsigned char c) { return std::isdigit(c) != 0; });
+  const bool port =
+      rest.size() > 1 && rest[0] == ':' &&
+      std::ranges::all_of(rest.substr(1), [](unsigned char c) { return std::isdigit(c) != 0; });
   if (!rest.empty() && !port) return "";
   std::string host = lower(header.substr(0, end));
   if (host.starts_with('[')) host = host.substr(1, host.size() - 2);
@@ -69,7 +70,8 @@ bool host_allowed(std::string_view host_header, std::string_view bound_host) {
 bool origin_allowed(std::string_view origin, std::string_view host_header) {
   if (origin.empty()) return true;
   for (const std::string_view scheme : {"http://", "https://"}) {
-    if (origin.starts_with(scheme)) return lower(origin.substr(scheme.size())) == lower(host_header);
+    if (origin.starts_with(scheme))
+      return lower(origin.substr(scheme.size())) == lower(host_header);
   }
   return false;
 }
@@ -123,7 +125,8 @@ const std::vector<std::pair<std::string, std::string>>& security_headers() {
   static const std::vector<std::pair<std::string, std::string>> headers = {
       {"Content-Security-Policy",
        "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-       "connect-src 'self'; object-src 'none'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"},
+       "connect-src 'self'; object-src 'none'; form-action 'none'; frame-ancestors 'none'; "
+       "base-uri 'none'"},
       {"X-Content-Type-Options", "nosniff"},
       {"X-Frame-Options", "DENY"},
       {"Referrer-Policy", "no-referrer"},

@@ -29,8 +29,8 @@ std::string_view cookie_value(std::string_view cookie_header, std::string_view n
 /// 128 bits of the system's random numbers as 32 hexadecimal digits.
 std::string random_token();
 
-/// `path` with links resolved, when it exists and lies in `root` (or is it); nothing otherwise, also
-/// when a link leads out of it. `root` must be canonical.
+/// `path` with links resolved, when it exists and lies in `root` (or is it); nothing otherwise,
+/// also when a link leads out of it. `root` must be canonical.
 std::optional<std::filesystem::path> resolve_inside(const std::filesystem::path& root,
                                                     const std::filesystem::path& path);
 

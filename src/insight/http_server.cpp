@@ -7,8 +7,8 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "insight/gzip.h"
 #include "insight/guarded_stream.h"
+#include "insight/gzip.h"
 #include "insight/http_rules.h"
 
 namespace triptych::insight {
@@ -58,7 +58,8 @@ class BoundedPool : public httplib::TaskQueue {
   size_t free_;
 };
 
-/// The library's server with our own reading: sizes and times are limited before it parses anything.
+/// The library's server with our own reading: sizes and times are limited before it parses
+/// anything.
 class GuardedServer : public httplib::Server {
  public:
   GuardedServer(int deadline_s, const std::atomic<bool>& stopping)
@@ -74,7 +75,8 @@ class GuardedServer : public httplib::Server {
       while (!closed && understood && stream.wait_for_request()) {
         understood = false;
         const bool written = process_request(stream, false, closed, [&](httplib::Request& request) {
-          understood = !request.has_header("Content-Length") && !request.has_header("Transfer-Encoding");
+          understood =
+              !request.has_header("Content-Length") && !request.has_header("Transfer-Encoding");
           prepare(request);
         });
         if (!written) break;
@@ -154,9 +156,11 @@ struct HttpServer::Impl {
       return http_error(413, "body", "requests have no body here");
     }
     if (request.get_header_value_count("Host") != 1 || !host_allowed(host, options.host)) {
-      return http_error(403, "host", "this Host is not answered", "open the address that was printed");
+      return http_error(403, "host", "this Host is not answered",
+                        "open the address that was printed");
     }
-    const bool page = request.path == "/" && request.get_header_value("Sec-Fetch-Mode") == "navigate";
+    const bool page =
+        request.path == "/" && request.get_header_value("Sec-Fetch-Mode") == "navigate";
     if (!origin_allowed(request.get_header_value("Origin"), host) ||
         (!page && !site.empty() && site != "same-origin" && site != "none")) {
       return http_error(403, "origin", "requests from other sites are not answered");
@@ -181,15 +185,18 @@ struct HttpServer::Impl {
     for (const auto& [name, value] : security_headers()) response.set_header(name, value);
     if (auto reply = refusal(request)) return send(request, response, std::move(*reply));
     if (!has_token(request)) {
-      // The printed address carries the token once; from then on a cookie that no script reads does.
-      if (request.path == "/" && equal_in_constant_time(request.get_param_value("token"), options.token)) {
-        response.set_header("Set-Cookie", fmt::format("{}={}; HttpOnly; SameSite=Strict; Path=/", kCookie,
-                                                      options.token));
+      // The printed address carries the token once; from then on a cookie that no script reads
+      // does.
+      if (request.path == "/" &&
+          equal_in_constant_time(request.get_param_value("token"), options.token)) {
+        response.set_header("Set-Cookie", fmt::format("{}={}; HttpOnly; SameSite=Strict; Path=/",
+                                                      kCookie, options.token));
         response.set_header("Location", "/");
         return send(request, response, {.status = 303, .type = "text/plain"});
       }
-      return send(request, response,
-                  http_error(401, "token", "a token is needed", "open the address that was printed"));
+      return send(
+          request, response,
+          http_error(401, "token", "a token is needed", "open the address that was printed"));
     }
     HttpRequest own;
     own.path = request.path;
@@ -262,17 +269,19 @@ HttpServer::HttpServer(HttpOptions options, Handler handler) {
     const int yes = 1;
     setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
   });
-  server.set_pre_routing_handler([this](const httplib::Request& request, httplib::Response& response) {
-    impl_->answer(request, response);
-    return httplib::Server::HandlerResponse::Handled;
-  });
+  server.set_pre_routing_handler(
+      [this](const httplib::Request& request, httplib::Response& response) {
+        impl_->answer(request, response);
+        return httplib::Server::HandlerResponse::Handled;
+      });
   // What the library refuses by itself, such as a header that it cannot parse.
-  server.set_error_handler(httplib::Server::Handler([](const httplib::Request&, httplib::Response& response) {
-    if (!response.body.empty()) return;
-    for (const auto& [name, value] : security_headers()) response.set_header(name, value);
-    response.set_content(http_error(response.status, "request", "the request is not one").body,
-                         "application/json");
-  }));
+  server.set_error_handler(
+      httplib::Server::Handler([](const httplib::Request&, httplib::Response& response) {
+        if (!response.body.empty()) return;
+        for (const auto& [name, value] : security_headers()) response.set_header(name, value);
+        response.set_content(http_error(response.status, "request", "the request is not one").body,
+                             "application/json");
+      }));
   impl_->port = o.port == 0 ? server.bind_to_any_port(o.host)
                             : (server.bind_to_port(o.host, o.port) ? o.port : -1);
   require(impl_->port > 0, "insight: cannot listen on ", o.host, ":", o.port,
@@ -284,7 +293,8 @@ HttpServer::~HttpServer() { stop(); }
 std::string HttpServer::url() const {
   const HttpOptions& o = impl_->options;
   const std::string host = o.host.find(':') == std::string::npos ? o.host : "[" + o.host + "]";
-  return fmt::format("http://{}:{}/{}", host, impl_->port, o.token.empty() ? "" : "?token=" + o.token);
+  return fmt::format("http://{}:{}/{}", host, impl_->port,
+                     o.token.empty() ? "" : "?token=" + o.token);
 }
 
 int HttpServer::port() const { return impl_->port; }

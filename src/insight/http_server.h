@@ -42,11 +42,11 @@ HttpReply http_error(int status, std::string_view code, std::string_view message
 
 struct HttpOptions {
   std::string host = "127.0.0.1";
-  int port = 0;           ///< 0: a free one
-  std::string token;      ///< required of every request unless empty
-  int connections = 64;   ///< more wait in the system's queue
-  int streams = 16;       ///< endless answers at a time
-  int deadline_s = 10;    ///< for a request to arrive, and for an answer to be taken
+  int port = 0;          ///< 0: a free one
+  std::string token;     ///< required of every request unless empty
+  int connections = 64;  ///< more wait in the system's queue
+  int streams = 16;      ///< endless answers at a time
+  int deadline_s = 10;   ///< for a request to arrive, and for an answer to be taken
 };
 
 /// An HTTP/1.1 server for one page on this machine. It checks Host, Origin, token and sizes, sets
@@ -57,7 +57,8 @@ class HttpServer {
   using Handler = std::function<HttpReply(const HttpRequest&)>;
 
   /// Binds the address; nothing is answered before run().
-  /// @throws UsageError for an address other machines reach without a token; Error when it is taken.
+  /// @throws UsageError for an address other machines reach without a token; Error when it is
+  /// taken.
   HttpServer(HttpOptions options, Handler handler);
   ~HttpServer();
 

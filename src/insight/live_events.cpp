@@ -27,7 +27,8 @@ HttpStream live_events(Viewer::State& state) {
     if (state.closing) return false;
     const bool loaded = state.done;
     const uint64_t bytes = state.progress.bytes_done;
-    if (seen.first || (!loaded && bytes != seen.bytes)) piece += event("progress", state.progress_json());
+    if (seen.first || (!loaded && bytes != seen.bytes))
+      piece += event("progress", state.progress_json());
     if (loaded && !seen.loaded) piece += event("loaded", state.progress_json());
     if (const MetricsMark mark = metrics_mark(state.metrics); mark != seen.mark) {
       piece += event("metrics", {{"id", std::to_string(mark.id)}, {"size", mark.size}});

@@ -67,8 +67,12 @@ Json metrics_rows(const std::filesystem::path& path, uint64_t id, uint64_t from,
     ++skipped;
   }
   // The id may use all 64 bits, which a JSON number in a browser does not hold.
-  return {{"id", std::to_string(mark.id)}, {"from", from},       {"next", from + begin},
-          {"size", mark.size},             {"skipped", skipped}, {"rows", std::move(rows)}};
+  return {{"id", std::to_string(mark.id)},
+          {"from", from},
+          {"next", from + begin},
+          {"size", mark.size},
+          {"skipped", skipped},
+          {"rows", std::move(rows)}};
 }
 
 }  // namespace triptych::insight

@@ -15,10 +15,11 @@ struct MetricsMark {
 };
 MetricsMark metrics_mark(const std::filesystem::path& path);
 
-/// Whole rows of a metrics.jsonl from byte `from` on: {"id","from","next","size","skipped","rows":[...]}.
-/// With another `id` than the file's, or beyond its end, it begins at 0 again. A row that is not an
-/// object of numbers and words is skipped and counted. At most `limit` rows; a line that the run has
-/// not finished writing is left for the next time.
+/// Whole rows of a metrics.jsonl from byte `from` on:
+/// {"id","from","next","size","skipped","rows":[...]}. With another `id` than the file's, or beyond
+/// its end, it begins at 0 again. A row that is not an object of numbers and words is skipped and
+/// counted. At most `limit` rows; a line that the run has not finished writing is left for the next
+/// time.
 Json metrics_rows(const std::filesystem::path& path, uint64_t id, uint64_t from, int64_t limit);
 
 }  // namespace triptych::insight

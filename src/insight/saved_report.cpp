@@ -26,18 +26,36 @@ constexpr size_t kTileBudget = 12 << 20;  // bytes before packing, which halves 
 std::vector<Question> questions(bool baseline) {
   const std::string many = "20000";
   std::vector<Question> list = {
-      {"info", {}}, {"runs", {}}, {"tracks", {}}, {"findings", {}}, {"diagnostics", {}}, {"metrics", {}},
-      {"summary", {{"by", "rank"}}}, {"summary", {{"by", "step"}}},
+      {"info", {}},
+      {"runs", {}},
+      {"tracks", {}},
+      {"findings", {}},
+      {"diagnostics", {}},
+      {"metrics", {}},
+      {"summary", {{"by", "rank"}}},
+      {"summary", {{"by", "step"}}},
       {"ops", {{"group", "name"}, {"limit", many}}, kTableRows},
-      {"kernels", {{"limit", many}}, kTableRows}, {"modules", {{"limit", many}}, kTableRows},
-      {"comm/matrix", {}}, {"comm/ranks", {}}, {"comm/links", {}}, {"comm/groups", {}}, {"comm/alignment", {}},
+      {"kernels", {{"limit", many}}, kTableRows},
+      {"modules", {{"limit", many}}, kTableRows},
+      {"comm/matrix", {}},
+      {"comm/ranks", {}},
+      {"comm/links", {}},
+      {"comm/groups", {}},
+      {"comm/alignment", {}},
       {"comm/calls", {{"limit", many}}, kTableRows},
-      {"parallel/layout", {}}, {"pipeline", {}}, {"critical_path", {}}, {"idle", {}},
-      {"memory/curve", {{"points", "1000"}}}, {"memory/categories", {}}, {"memory/peak", {}},
-      {"memory/allocations", {{"limit", many}}, kTableRows}, {"memory/snapshot", {{"number", "0"}}},
+      {"parallel/layout", {}},
+      {"pipeline", {}},
+      {"critical_path", {}},
+      {"idle", {}},
+      {"memory/curve", {{"points", "1000"}}},
+      {"memory/categories", {}},
+      {"memory/peak", {}},
+      {"memory/allocations", {{"limit", many}}, kTableRows},
+      {"memory/snapshot", {{"number", "0"}}},
   };
   if (!baseline) return list.push_back({"diff", {{"table", "summary"}}}), list;
-  for (const char* table : {"summary", "ops", "kernels", "modules", "comm"}) list.push_back({"diff", {{"table", table}}});
+  for (const char* table : {"summary", "ops", "kernels", "modules", "comm"})
+    list.push_back({"diff", {{"table", table}}});
   return list;
 }
 
@@ -52,13 +70,16 @@ std::string key(const std::string& path, const std::map<std::string, std::string
 }
 
 std::string base64(std::string_view bytes) {
-  constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string text;
   text.reserve((bytes.size() + 2) / 3 * 4);
   for (size_t i = 0; i < bytes.size(); i += 3) {
     uint32_t group = 0;
-    for (size_t j = 0; j < 3; ++j) group = group << 8 | (i + j < bytes.size() ? static_cast<uint8_t>(bytes[i + j]) : 0);
-    for (size_t j = 0; j < 4; ++j) text += i + j <= bytes.size() ? kDigits[group >> (18 - 6 * j) & 63] : '=';
+    for (size_t j = 0; j < 3; ++j)
+      group = group << 8 | (i + j < bytes.size() ? static_cast<uint8_t>(bytes[i + j]) : 0);
+    for (size_t j = 0; j < 4; ++j)
+      text += i + j <= bytes.size() ? kDigits[group >> (18 - 6 * j) & 63] : '=';
   }
   return text;
 }
@@ -80,7 +101,8 @@ std::vector<uint32_t> chosen_tracks(const Json& tracks) {
   for (const Json& rank : tracks.value("ranks", Json::array())) {
     for (const Json& process : rank.value("processes", Json::array())) {
       for (const Json& track : process.value("tracks", Json::array())) {
-        if (track.value("kind", "") != "counter") all.push_back({track.value("count", int64_t{0}), track.value("id", 0U)});
+        if (track.value("kind", "") != "counter")
+          all.push_back({track.value("count", int64_t{0}), track.value("id", 0U)});
       }
     }
   }
@@ -95,7 +117,8 @@ std::vector<uint32_t> chosen_tracks(const Json& tracks) {
 /// Tiles of the coarsest level, then finer ones while there is room.
 void add_timeline(const Run& run, Json& documents, Json& binary) {
   const Json tracks = tracks_json(run);
-  const int64_t begin = tracks.value("begin_ns", int64_t{0}), end = tracks.value("end_ns", int64_t{0});
+  const int64_t begin = tracks.value("begin_ns", int64_t{0}),
+                end = tracks.value("end_ns", int64_t{0});
   TileRequest request;
   request.tracks = chosen_tracks(tracks);
   if (request.tracks.empty() || end <= begin) return;
@@ -113,7 +136,8 @@ void add_timeline(const Run& run, Json& documents, Json& binary) {
       request.tiles = {tile};
       std::string answer = tiles_binary(run, request);
       here += answer.size();
-      tiles.emplace(key("tiles", {{"level", std::to_string(request.level)}, {"tiles", std::to_string(tile)},
+      tiles.emplace(key("tiles", {{"level", std::to_string(request.level)},
+                                  {"tiles", std::to_string(tile)},
                                   {"tracks", joined(request.tracks)}}),
                     base64(answer));
     }
@@ -127,7 +151,8 @@ void add_timeline(const Run& run, Json& documents, Json& binary) {
   for (const uint32_t track : request.tracks) files.push_back(static_cast<int>(track >> 16));
   files.erase(std::unique(files.begin(), files.end()), files.end());
   for (const int file : files) {
-    documents[key("strings", {{"file", std::to_string(file)}, {"from", "0"}})] = strings_json(run, file, 0);
+    documents[key("strings", {{"file", std::to_string(file)}, {"from", "0"}})] =
+        strings_json(run, file, 0);
   }
 }
 
@@ -140,21 +165,27 @@ std::string report_html(Viewer::State& state) {
     HttpRequest request{.path = question.path, .params = question.params};
     if (question.limit > 0) request.params["limit"] = std::to_string(question.limit);
     const HttpReply reply = answer_api(state, question.path, request);
-    if (reply.status == 200) documents[key(question.path, question.params)] = Json::parse(reply.body);
+    if (reply.status == 200)
+      documents[key(question.path, question.params)] = Json::parse(reply.body);
   }
   add_timeline(queries.run(), documents, binary);
 
   const std::string saved =
-      Json{{"documents", std::move(documents)}, {"binary", std::move(binary)}}.dump(-1, ' ', false, Json::error_handler_t::replace);
+      Json{{"documents", std::move(documents)}, {"binary", std::move(binary)}}.dump(
+          -1, ' ', false, Json::error_handler_t::replace);
   std::string html =
       "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'unsafe-inline'; "
+      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src "
+      "'unsafe-inline'; "
       "style-src 'unsafe-inline'; img-src data:\">\n"
-      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Triptych Insight</title>\n<style>\n";
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>Triptych "
+      "Insight</title>\n<style>\n";
   // Data stands in base64, so that no name in it can end the element it is in; the program and the
   // style sheet are ours and hold no end tag (a test looks).
   html += page_asset("style.css");
-  html += "</style>\n</head>\n<body>\n<script type=\"text/plain\" id=\"report-data\" data-packed=\"gzip\">\n";
+  html +=
+      "</style>\n</head>\n<body>\n<script type=\"text/plain\" id=\"report-data\" "
+      "data-packed=\"gzip\">\n";
   html += base64(gzip(saved, 6));
   html += "\n</script>\n<script>\n";
   html += page_asset("app.js");

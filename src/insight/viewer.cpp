@@ -50,13 +50,15 @@ Viewer::Viewer(ViewerOptions options) : state_(std::make_unique<State>()) {
   state.root = std::filesystem::canonical(run.root());
   state.name = run.name();
   if (run.metrics_file()) {
-    state.metrics = resolve_inside(state.root, *run.metrics_file()).value_or(std::filesystem::path());
+    state.metrics =
+        resolve_inside(state.root, *run.metrics_file()).value_or(std::filesystem::path());
   }
   loader_ = std::thread([&state, run = std::move(run), baseline = std::move(baseline)]() mutable {
     try {
       const ViewerOptions& o = state.options;
       state.queries = load(std::move(run), o.jobs, o.write_index, &state.progress);
-      if (baseline) state.baseline = load(std::move(*baseline), o.jobs, o.write_index, &state.progress);
+      if (baseline)
+        state.baseline = load(std::move(*baseline), o.jobs, o.write_index, &state.progress);
     } catch (const std::exception& error) {
       state.failure = error.what();
       state.queries.reset();
@@ -79,11 +81,13 @@ void Viewer::wait() {
 HttpReply Viewer::answer(const HttpRequest& request) {
   constexpr std::string_view kApi = "/api/v1/";
   const std::string& path = request.path;
-  if (path == "/" || path == "/index.html") return page_file("index.html", "text/html; charset=utf-8");
+  if (path == "/" || path == "/index.html")
+    return page_file("index.html", "text/html; charset=utf-8");
   if (path == "/app.js") return page_file("app.js", "text/javascript; charset=utf-8");
   if (path == "/style.css") return page_file("style.css", "text/css; charset=utf-8");
   if (path == "/icon.svg" || path == "/favicon.ico") return page_file("icon.svg", "image/svg+xml");
-  if (path.starts_with(kApi)) return answer_api(*state_, std::string_view(path).substr(kApi.size()), request);
+  if (path.starts_with(kApi))
+    return answer_api(*state_, std::string_view(path).substr(kApi.size()), request);
   return http_error(404, "path", "there is no such page");
 }
 

@@ -24,8 +24,9 @@ std::vector<T> numbers(const HttpRequest& request, std::string_view name, size_t
   while (at != end) {
     T value{};
     const auto [next, error] = std::from_chars(at, end, value);
-    require<UsageError>(error == std::errc() && (next == end || *next == ',') && list.size() < limit,
-                        "parameter '", name, "' must be up to ", limit, " numbers with commas between");
+    require<UsageError>(
+        error == std::errc() && (next == end || *next == ',') && list.size() < limit, "parameter '",
+        name, "' must be up to ", limit, " numbers with commas between");
     list.push_back(value);
     at = next == end ? end : next + 1;
   }
@@ -52,7 +53,8 @@ TableQuery table_of(const HttpRequest& request) {
   return query;
 }
 
-/// [t0, t1) in ns since the run's origin; far outside is harmless but not representable sums are not.
+/// [t0, t1) in ns since the run's origin; far outside is harmless but not representable sums are
+/// not.
 std::pair<int64_t, int64_t> range_of(const HttpRequest& request) {
   constexpr int64_t kFar = int64_t{1} << 60;
   const int64_t t0 = request.integer("t0", -kFar, -kFar, kFar);
@@ -71,11 +73,16 @@ const std::map<std::string_view, Route>& routes() {
       {"summary", [](Q q, R r) { return q.summary(scope_of(r), r.text("by", "rank")); }},
       {"findings", [](Q q, R r) { return q.findings(scope_of(r)); }},
       {"diagnostics", [](Q q, R) { return q.diagnostics(); }},
-      {"tracks", [](Q q, R r) { return tracks_json(q.run(), r.integer("rank", -1, -1), r.integer("span", -1, -1)); }},
+      {"tracks",
+       [](Q q, R r) {
+         return tracks_json(q.run(), r.integer("rank", -1, -1), r.integer("span", -1, -1));
+       }},
       {"strings",
        [](Q q, R r) {
-         const auto file = static_cast<int>(r.integer("file", 0, 0, static_cast<int64_t>(q.run().files().size()) - 1));
-         return strings_json(q.run(), file, static_cast<uint32_t>(r.integer("from", 0, 0, UINT32_MAX)));
+         const auto file = static_cast<int>(
+             r.integer("file", 0, 0, static_cast<int64_t>(q.run().files().size()) - 1));
+         return strings_json(q.run(), file,
+                             static_cast<uint32_t>(r.integer("from", 0, 0, UINT32_MAX)));
        }},
       {"range",
        [](Q q, R r) {
@@ -85,7 +92,8 @@ const std::map<std::string_view, Route>& routes() {
       {"search",
        [](Q q, R r) {
          return search_json(q.run(), r.text("q"), r.integer("rank", -1, -1),
-                            static_cast<uint32_t>(r.integer("limit", 200, 1, 10000)), r.text("after"));
+                            static_cast<uint32_t>(r.integer("limit", 200, 1, 10000)),
+                            r.text("after"));
        }},
       {"flows",
        [](Q q, R r) {
@@ -96,19 +104,22 @@ const std::map<std::string_view, Route>& routes() {
       {"counters",
        [](Q q, R r) {
          const auto [t0, t1] = range_of(r);
-         return counters_json(q.run(), static_cast<uint32_t>(r.integer("track", 0, 0, UINT32_MAX)), t0, t1,
-                              static_cast<uint32_t>(r.integer("n", 500, 1, 5000)));
+         return counters_json(q.run(), static_cast<uint32_t>(r.integer("track", 0, 0, UINT32_MAX)),
+                              t0, t1, static_cast<uint32_t>(r.integer("n", 500, 1, 5000)));
        }},
       {"same_name",
        [](Q q, R r) {
-         return Json{{"id", same_name_json(q.run(), slice_of(r.integer("slice", 0, 0)), r.integer("forward", 1) != 0)}};
+         return Json{{"id", same_name_json(q.run(), slice_of(r.integer("slice", 0, 0)),
+                                           r.integer("forward", 1) != 0)}};
        }},
       {"ops", [](Q q, R r) { return q.ops(table_of(r)); }},
       {"kernels", [](Q q, R r) { return q.kernels(table_of(r)); }},
       {"modules", [](Q q, R r) { return q.modules(table_of(r)); }},
       {"comm/groups", [](Q q, R r) { return q.comm_groups(scope_of(r)); }},
-      {"comm/matrix", [](Q q, R r) { return q.comm_matrix(scope_of(r), r.text("tag"), r.text("type")); }},
-      {"comm/calls", [](Q q, R r) { return q.comm_calls(table_of(r), r.text("tag"), r.text("type")); }},
+      {"comm/matrix",
+       [](Q q, R r) { return q.comm_matrix(scope_of(r), r.text("tag"), r.text("type")); }},
+      {"comm/calls",
+       [](Q q, R r) { return q.comm_calls(table_of(r), r.text("tag"), r.text("type")); }},
       {"comm/ranks", [](Q q, R r) { return q.comm_ranks(scope_of(r), r.text("tag")); }},
       {"comm/links", [](Q q, R r) { return q.comm_links(scope_of(r)); }},
       {"comm/alignment", [](Q q, R r) { return q.comm_alignment(scope_of(r)); }},
@@ -116,19 +127,23 @@ const std::map<std::string_view, Route>& routes() {
       {"pipeline", [](Q q, R r) { return q.pipeline(scope_of(r)); }},
       {"idle", [](Q q, R r) { return q.idle(scope_of(r)); }},
       {"critical_path", [](Q q, R r) { return q.critical_path(scope_of(r)); }},
-      {"memory/curve", [](Q q, R r) { return q.memory_curve(scope_of(r), r.integer("points", 1000, 10, 20000)); }},
+      {"memory/curve",
+       [](Q q, R r) { return q.memory_curve(scope_of(r), r.integer("points", 1000, 10, 20000)); }},
       {"memory/categories", [](Q q, R r) { return q.memory_categories(scope_of(r)); }},
       {"memory/peak", [](Q q, R r) { return q.memory_peak(scope_of(r)); }},
       {"memory/allocations", [](Q q, R r) { return q.memory_allocations(table_of(r)); }},
-      {"memory/snapshot", [](Q q, R r) { return q.memory_snapshot(r.integer("number", 0, 0, 10000)); }},
-      {"document", [](Q q, R r) { return q.summary_document(scope_of(r), r.integer("top", 15, 1, 1000)); }},
+      {"memory/snapshot",
+       [](Q q, R r) { return q.memory_snapshot(r.integer("number", 0, 0, 10000)); }},
+      {"document",
+       [](Q q, R r) { return q.summary_document(scope_of(r), r.integer("top", 15, 1, 1000)); }},
   };
   return table;
 }
 
 HttpReply json_reply(const Json& document, std::string etag = "") {
   // Names in a trace may be any bytes; what is no UTF-8 is shown as such.
-  return {.body = document.dump(-1, ' ', false, Json::error_handler_t::replace), .etag = std::move(etag)};
+  return {.body = document.dump(-1, ' ', false, Json::error_handler_t::replace),
+          .etag = std::move(etag)};
 }
 
 HttpReply binary_reply(std::string bytes, std::string etag) {
@@ -138,8 +153,10 @@ HttpReply binary_reply(std::string bytes, std::string etag) {
 Json diff(const Viewer::State& state, const HttpRequest& request) {
   state.ready();
   if (state.baseline == nullptr) {
-    return {{"empty", "There is nothing to compare with. Start the viewer with another run as well: triptych "
-                      "insight DIR --baseline OTHER_DIR"}};
+    return {
+        {"empty",
+         "There is nothing to compare with. Start the viewer with another run as well: triptych "
+         "insight DIR --baseline OTHER_DIR"}};
   }
   Scope a, b;
   if (!request.text("step_a").empty()) a.step = request.integer("step_a", 0);
@@ -149,8 +166,9 @@ Json diff(const Viewer::State& state, const HttpRequest& request) {
 
 Json metrics(const Viewer::State& state, const HttpRequest& request) {
   if (state.metrics.empty()) {
-    return {{"empty", "There is no metrics.jsonl here. It stands in the output folder of a run: open that "
-                      "folder, not the one with the traces alone."}};
+    return {{"empty",
+             "There is no metrics.jsonl here. It stands in the output folder of a run: open that "
+             "folder, not the one with the traces alone."}};
   }
   uint64_t id = 0;
   const std::string text = request.text("id", "0");
@@ -160,7 +178,8 @@ Json metrics(const Viewer::State& state, const HttpRequest& request) {
 }
 
 /// Answers that need no trace: they come while it is being read.
-std::optional<HttpReply> answer_at_once(Viewer::State& state, std::string_view path, const HttpRequest& request) {
+std::optional<HttpReply> answer_at_once(Viewer::State& state, std::string_view path,
+                                        const HttpRequest& request) {
   if (path == "info") {
     Json info = state.progress_json();
     info["name"] = state.name;
@@ -177,7 +196,9 @@ std::optional<HttpReply> answer_at_once(Viewer::State& state, std::string_view p
 
 HttpReply answer_api(Viewer::State& state, std::string_view path, const HttpRequest& request) {
   if (auto reply = answer_at_once(state, path, request)) return std::move(*reply);
-  if (!state.done) return http_error(503, "loading", "the traces are still being read", "wait for the page to go on");
+  if (!state.done)
+    return http_error(503, "loading", "the traces are still being read",
+                      "wait for the page to go on");
   const Queries& queries = state.ready();
   // The same question has the same answer while neither the files nor this program change.
   static const uint64_t program = xxh3_64(page_asset("app.js"));
@@ -201,9 +222,11 @@ HttpReply answer_api(Viewer::State& state, std::string_view path, const HttpRequ
   }
   if (path == "slices") {
     const auto [t0, t1] = range_of(request);
-    return binary_reply(slices_binary(queries.run(), static_cast<uint32_t>(request.integer("track", 0, 0, UINT32_MAX)),
-                                      t0, t1, static_cast<uint32_t>(request.integer("limit", 1000, 1, 100000))),
-                        etag);
+    return binary_reply(
+        slices_binary(queries.run(),
+                      static_cast<uint32_t>(request.integer("track", 0, 0, UINT32_MAX)), t0, t1,
+                      static_cast<uint32_t>(request.integer("limit", 1000, 1, 100000))),
+        etag);
   }
   if (path == "diff") return json_reply(diff(state, request), etag);
   if (path == "export.csv") {
@@ -215,7 +238,9 @@ HttpReply answer_api(Viewer::State& state, std::string_view path, const HttpRequ
             .download = table + ".csv"};
   }
   if (path == "export.html") {
-    return {.type = "text/html; charset=utf-8", .body = report_html(state), .download = "triptych-report.html"};
+    return {.type = "text/html; charset=utf-8",
+            .body = report_html(state),
+            .download = "triptych-report.html"};
   }
   return http_error(404, "path", "there is no such question");
 }

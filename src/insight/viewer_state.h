@@ -16,7 +16,7 @@ struct Viewer::State {
   std::string name;
   LoadProgress progress;
   std::atomic<bool> done = false, closing = false;
-  std::string failure;  ///< set before done
+  std::string failure;                               ///< set before done
   std::shared_ptr<const Queries> queries, baseline;  ///< set before done
 
   /// @throws Error that becomes a 503 or 500 while the traces are not there.
@@ -30,7 +30,7 @@ HttpReply answer_api(Viewer::State& state, std::string_view path, const HttpRequ
 /// Server-sent events: "progress" and "loaded" of the traces, "metrics" when rows came.
 HttpStream live_events(Viewer::State& state);
 
-/// The page as one file that needs no server. @param answer  as the server would.
+/// The page as one file that needs no server, with the answers that it will ask for inside.
 std::string report_html(Viewer::State& state);
 
 }  // namespace triptych::insight

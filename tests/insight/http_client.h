@@ -28,10 +28,12 @@ class RawClient {
 
   bool connected() const { return connected_; }
   bool send(std::string_view text) const {
-    return ::send(socket_, text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size());
+    return ::send(socket_, text.data(), text.size(), MSG_NOSIGNAL) ==
+           static_cast<ssize_t>(text.size());
   }
 
-  /// What arrives until the other side closes, `until` is among it, or `timeout_ms` pass in silence.
+  /// What arrives until the other side closes, `until` is among it, or `timeout_ms` pass in
+  /// silence.
   std::string receive(int timeout_ms = 3000, std::string_view until = "") const {
     std::string text;
     char buffer[4096];
@@ -68,7 +70,8 @@ inline RawAnswer parse_answer(const std::string& text) {
 inline RawAnswer get(int port, std::string_view target, std::string_view lines = "") {
   const RawClient client(port);
   std::string request = "GET " + std::string(target) + " HTTP/1.1\r\n";
-  if (lines.find("Host:") == std::string_view::npos) request += "Host: 127.0.0.1:" + std::to_string(port) + "\r\n";
+  if (lines.find("Host:") == std::string_view::npos)
+    request += "Host: 127.0.0.1:" + std::to_string(port) + "\r\n";
   request += std::string(lines) + "Connection: close\r\n\r\n";
   client.send(request);
   return parse_answer(client.receive());

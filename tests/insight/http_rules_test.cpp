@@ -15,12 +15,14 @@ namespace {
 namespace fs = std::filesystem;
 
 TEST(HttpRules, HostsOfALoopbackServer) {
-  for (const char* good : {"127.0.0.1", "127.0.0.1:80", "localhost:4000", "LOCALHOST", "[::1]:4000", "127.9.9.9:1"}) {
+  for (const char* good :
+       {"127.0.0.1", "127.0.0.1:80", "localhost:4000", "LOCALHOST", "[::1]:4000", "127.9.9.9:1"}) {
     EXPECT_TRUE(host_allowed(good, "127.0.0.1")) << good;
   }
-  for (const char* bad : {"", "evil.example", "evil.example:4000", "127.0.0.1.evil.example", "localhost.evil.example",
-                          "10.0.0.1", "127.0.0.1:", "127.0.0.1:8x", "[::1", "[::1]x", "127.0.0.1:1:2", "127.evil",
-                          "user@127.0.0.1", " 127.0.0.1"}) {
+  for (const char* bad :
+       {"", "evil.example", "evil.example:4000", "127.0.0.1.evil.example", "localhost.evil.example",
+        "10.0.0.1", "127.0.0.1:", "127.0.0.1:8x", "[::1", "[::1]x", "127.0.0.1:1:2", "127.evil",
+        "user@127.0.0.1", " 127.0.0.1"}) {
     EXPECT_FALSE(host_allowed(bad, "127.0.0.1")) << bad;
   }
 }
@@ -34,15 +36,16 @@ TEST(HttpRules, HostsOfAnOpenServer) {
 
 TEST(HttpRules, Loopback) {
   EXPECT_TRUE(is_loopback("127.0.0.1") && is_loopback("::1") && is_loopback("localhost"));
-  EXPECT_FALSE(is_loopback("0.0.0.0") || is_loopback("::") || is_loopback("127.0.0.1.evil.example") ||
-               is_loopback("10.1.1.1"));
+  EXPECT_FALSE(is_loopback("0.0.0.0") || is_loopback("::") ||
+               is_loopback("127.0.0.1.evil.example") || is_loopback("10.1.1.1"));
 }
 
 TEST(HttpRules, Origins) {
   EXPECT_TRUE(origin_allowed("", "127.0.0.1:4000"));
   EXPECT_TRUE(origin_allowed("http://127.0.0.1:4000", "127.0.0.1:4000"));
-  for (const char* bad : {"null", "http://127.0.0.1:4001", "http://127.0.0.1", "http://evil.example",
-                          "file://127.0.0.1:4000", "http://127.0.0.1:4000/x", "127.0.0.1:4000"}) {
+  for (const char* bad :
+       {"null", "http://127.0.0.1:4001", "http://127.0.0.1", "http://evil.example",
+        "file://127.0.0.1:4000", "http://127.0.0.1:4000/x", "127.0.0.1:4000"}) {
     EXPECT_FALSE(origin_allowed(bad, "127.0.0.1:4000")) << bad;
   }
 }

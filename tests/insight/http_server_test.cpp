@@ -21,7 +21,8 @@ using namespace std::chrono_literals;
 HttpReply echo(const HttpRequest& request) {
   if (request.path == "/fail") throw std::runtime_error("handler <broke>");
   if (request.path == "/long") return {.body = std::string(100000, 'a')};
-  if (request.path == "/packed") return {.body = gzip("packed text", 9), .gzipped = true, .etag = "abc"};
+  if (request.path == "/packed")
+    return {.body = gzip("packed text", 9), .gzipped = true, .etag = "abc"};
   if (request.path == "/endless") {
     HttpReply reply{.type = "text/event-stream"};
     reply.stream = [n = 0](std::string& piece) mutable {
@@ -31,7 +32,8 @@ HttpReply echo(const HttpRequest& request) {
     };
     return reply;
   }
-  return {.body = request.path + "|" + request.text("a") + "|" + std::to_string(request.integer("n", 7, 0, 100))};
+  return {.body = request.path + "|" + request.text("a") + "|" +
+                  std::to_string(request.integer("n", 7, 0, 100))};
 }
 
 class HttpServerTest : public testing::Test {
@@ -94,11 +96,14 @@ TEST_F(HttpServerTest, RefusesOtherHostsOriginsAndMethods) {
   EXPECT_EQ(get(port(), "/x", "Origin: http://evil.example\r\n").status, 403);
   EXPECT_EQ(get(port(), "/x", "Origin: null\r\n").status, 403);
   EXPECT_EQ(get(port(), "/x", "Sec-Fetch-Site: cross-site\r\n").status, 403);
-  EXPECT_EQ(get(port(), "/", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n").status, 200);
-  EXPECT_EQ(get(port(), "/", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n").status, 403);
+  EXPECT_EQ(get(port(), "/", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n").status,
+            200);
+  EXPECT_EQ(get(port(), "/", "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n").status,
+            403);
   for (const char* method : {"POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"}) {
     const RawClient client(port());
-    client.send(std::string(method) + " /x HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+    client.send(std::string(method) +
+                " /x HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
     EXPECT_EQ(parse_answer(client.receive()).status, 405) << method;
   }
   const RawClient no_host(port());
@@ -108,7 +113,8 @@ TEST_F(HttpServerTest, RefusesOtherHostsOriginsAndMethods) {
 }
 
 TEST_F(HttpServerTest, NeverReadsABodyAsTheNextRequest) {
-  for (const char* lines : {"Content-Length: 60\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 18446744073709551615\r\n"}) {
+  for (const char* lines : {"Content-Length: 60\r\n", "Transfer-Encoding: chunked\r\n",
+                            "Content-Length: 18446744073709551615\r\n"}) {
     const RawClient client(port());
     client.send("GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\n" + std::string(lines) +
                 "\r\nGET /smuggled HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
@@ -140,7 +146,8 @@ TEST_F(HttpServerTest, SurvivesNonsense) {
   }
   for (const std::string& text :
        {std::string("\r\n\r\n"), std::string("\0\0\0\0\r\n\r\n", 8), std::string("GET\r\n\r\n"),
-        std::string("GET  HTTP/1.1\r\n\r\n"), std::string("GET / HTTP/9.9\r\n\r\n"), std::string("\x16\x03\x01\x02\x00", 5),
+        std::string("GET  HTTP/1.1\r\n\r\n"), std::string("GET / HTTP/9.9\r\n\r\n"),
+        std::string("\x16\x03\x01\x02\x00", 5),
         std::string("GET http://evil.example/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
         std::string("GET /%00%zz%ff?%=%&&=;a HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
         std::string("GET /../../etc/passwd HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"),
@@ -155,7 +162,8 @@ TEST_F(HttpServerTest, SurvivesNonsense) {
 
 TEST_F(HttpServerTest, LimitsSizes) {
   EXPECT_THAT(get(port(), "/" + std::string(9000, 'a')).status, testing::AnyOf(0, 400, 414));
-  EXPECT_THAT(get(port(), "/x", "X: " + std::string(9000, 'a') + "\r\n").status, testing::AnyOf(0, 400, 431));
+  EXPECT_THAT(get(port(), "/x", "X: " + std::string(9000, 'a') + "\r\n").status,
+              testing::AnyOf(0, 400, 431));
   std::string lines;
   for (int i = 0; i < 2000; ++i) lines += "X-" + std::to_string(i) + ": 1\r\n";
   EXPECT_THAT(get(port(), "/x", lines).status, testing::AnyOf(0, 400, 431));
@@ -174,7 +182,8 @@ TEST_F(HttpServerTest, DropsSlowClients) {
   const auto begin = std::chrono::steady_clock::now();
   const RawClient client(port());
   bool open = true;
-  for (const char c : std::string("GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")) client.send(std::string(1, c));
+  for (const char c : std::string("GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "))
+    client.send(std::string(1, c));
   while (open && std::chrono::steady_clock::now() - begin < 8s) {
     std::this_thread::sleep_for(100ms);
     open = client.send("a");
@@ -190,7 +199,8 @@ TEST_F(HttpServerTest, KeepsConnections) {
     EXPECT_THAT(client.receive(3000, "|7"), HasSubstr("/x|" + std::to_string(i) + "|7"));
   }
   // Two requests in one packet are answered one after the other.
-  client.send("GET /p1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /p2 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+  client.send(
+      "GET /p1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /p2 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
   EXPECT_THAT(client.receive(3000, "/p2||7"), HasSubstr("/p1||7"));
 }
 
@@ -251,7 +261,9 @@ TEST_F(HttpServerTest, Token) {
   EXPECT_EQ(get(port(), "/x", "Cookie: triptych_token=0123\r\n").status, 401);
   EXPECT_EQ(get(port(), "/x", "Authorization: Bearer 0123456789abcdef\r\n").status, 200);
   EXPECT_EQ(get(port(), "/x", "Authorization: Bearer \r\n").status, 401);
-  EXPECT_EQ(get(port(), "/x", "Cookie: triptych_token=0123456789abcdef\r\nHost: evil.example\r\n").status, 403);
+  EXPECT_EQ(
+      get(port(), "/x", "Cookie: triptych_token=0123456789abcdef\r\nHost: evil.example\r\n").status,
+      403);
 }
 
 TEST(HttpServerErrors, NeedsATokenForOtherMachines) {

@@ -15,8 +15,12 @@ class MetricsTail : public testing::Test {
  protected:
   void SetUp() override { fs::create_directories(folder); }
   void TearDown() override { fs::remove_all(folder); }
-  void append(std::string_view text) { std::ofstream(path, std::ios::app | std::ios::binary) << text; }
-  Json rows(uint64_t from, int64_t limit = 1000) { return metrics_rows(path, metrics_mark(path).id, from, limit); }
+  void append(std::string_view text) {
+    std::ofstream(path, std::ios::app | std::ios::binary) << text;
+  }
+  Json rows(uint64_t from, int64_t limit = 1000) {
+    return metrics_rows(path, metrics_mark(path).id, from, limit);
+  }
 
   fs::path folder = fs::temp_directory_path() / ("metrics_tail." + std::to_string(getpid()));
   fs::path path = folder / "metrics.jsonl";
@@ -53,7 +57,8 @@ TEST_F(MetricsTail, BeginsAgainWhenTheFileIsAnother) {
 }
 
 TEST_F(MetricsTail, SkipsWhatIsNoRow) {
-  append("nonsense\n[1,2]\n{\"a\":{\"b\":1},\"step\":3}\n\n\x01\xff\xfe\n" + std::string(100000, '[') + "\n{\"step\":NaN}\n{\"step\":4}\n");
+  append("nonsense\n[1,2]\n{\"a\":{\"b\":1},\"step\":3}\n\n\x01\xff\xfe\n" +
+         std::string(100000, '[') + "\n{\"step\":NaN}\n{\"step\":4}\n");
   const Json all = rows(0);
   ASSERT_EQ(all["rows"].size(), 2u);
   EXPECT_EQ(all["rows"][0], Json({{"step", 3}}));  // without the nested value

@@ -2,6 +2,10 @@ triptych_test(insight_server_test
   SOURCES http_rules_test.cpp http_server_test.cpp metrics_tail_test.cpp viewer_test.cpp
   DEPENDS triptych::insight_server insight_synthetic_traces)
 
+triptych_test(insight_command_test
+  SOURCES insight_command_test.cpp ${CMAKE_SOURCE_DIR}/src/cli/insight.cpp
+  DEPENDS triptych::cli triptych::insight_server insight_synthetic_traces)
+
 # The command `triptych insight` by itself, which builds without libtorch: the page is tested with it.
 add_executable(insight_viewer viewer_main.cpp ${CMAKE_SOURCE_DIR}/src/cli/insight.cpp)
 target_link_libraries(insight_viewer PRIVATE triptych::cli triptych::insight_server)

@@ -27,7 +27,8 @@ class ViewerTest : public testing::Test {
     write_synthetic_run({.data = 2, .pipeline = 2, .steps = 3}, folder / "run/traces");
     std::ofstream(folder / "run/metrics.jsonl") << "{\"step\":1,\"loss\":2.5}\n";
     std::ofstream(folder / "secret.json") << "{\"traceEvents\":[]}";
-    viewer = std::make_unique<Viewer>(ViewerOptions{.where = {folder / "run"}, .write_index = false});
+    viewer =
+        std::make_unique<Viewer>(ViewerOptions{.where = {folder / "run"}, .write_index = false});
     viewer->wait();
   }
   static void TearDownTestSuite() {
@@ -55,17 +56,41 @@ TEST_F(ViewerTest, ServesThePage) {
     EXPECT_GT(reply.body.size(), 100u) << name;
     EXPECT_FALSE(reply.etag.empty());
   }
-  for (const char* path : {"/secret.json", "/../secret.json", "/run/metrics.jsonl", "/api/v1/", "/api/v1/runs/", "/api/v2/runs",
-                           "//etc/passwd", "/api/v1/../../etc/passwd"}) {
+  for (const char* path :
+       {"/secret.json", "/../secret.json", "/run/metrics.jsonl", "/api/v1/", "/api/v1/runs/",
+        "/api/v2/runs", "//etc/passwd", "/api/v1/../../etc/passwd"}) {
     EXPECT_EQ(viewer->answer({.path = path, .params = {}}).status, 404) << path;
   }
 }
 
 TEST_F(ViewerTest, EveryDocumentIsAnswered) {
-  for (const char* path :
-       {"info", "runs", "summary", "findings", "diagnostics", "tracks", "ops", "kernels", "modules", "comm/groups", "comm/matrix",
-        "comm/calls", "comm/ranks", "comm/links", "comm/alignment", "parallel/layout", "pipeline", "idle", "critical_path",
-        "memory/curve", "memory/categories", "memory/peak", "memory/allocations", "memory/snapshot", "document", "metrics", "diff"}) {
+  for (const char* path : {"info",
+                           "runs",
+                           "summary",
+                           "findings",
+                           "diagnostics",
+                           "tracks",
+                           "ops",
+                           "kernels",
+                           "modules",
+                           "comm/groups",
+                           "comm/matrix",
+                           "comm/calls",
+                           "comm/ranks",
+                           "comm/links",
+                           "comm/alignment",
+                           "parallel/layout",
+                           "pipeline",
+                           "idle",
+                           "critical_path",
+                           "memory/curve",
+                           "memory/categories",
+                           "memory/peak",
+                           "memory/allocations",
+                           "memory/snapshot",
+                           "document",
+                           "metrics",
+                           "diff"}) {
     EXPECT_TRUE(json(path).is_object()) << path;
   }
 }
@@ -80,9 +105,15 @@ TEST_F(ViewerTest, CsvOfEveryTable) {
 }
 
 TEST_F(ViewerTest, RefusesHostileParameters) {
-  for (const auto& [name, value] : std::vector<std::pair<std::string, std::string>>{
-           {"tiles", "1,,2"}, {"tiles", "a"}, {"tiles", "1;2"}, {"tiles", "99999999999999999999"}, {"tracks", "-1"},
-           {"level", "51"}, {"level", "-1"}, {"level", "1e3"}}) {
+  for (const auto& [name, value] :
+       std::vector<std::pair<std::string, std::string>>{{"tiles", "1,,2"},
+                                                        {"tiles", "a"},
+                                                        {"tiles", "1;2"},
+                                                        {"tiles", "99999999999999999999"},
+                                                        {"tracks", "-1"},
+                                                        {"level", "51"},
+                                                        {"level", "-1"},
+                                                        {"level", "1e3"}}) {
     EXPECT_THROW(ask("tiles", {{name, value}}), UsageError) << name << "=" << value;
   }
   std::string many = "0";
@@ -97,30 +128,36 @@ TEST_F(ViewerTest, RefusesHostileParameters) {
 
 /// Ids that nobody gave out must not be followed into memory that is not ours.
 TEST_F(ViewerTest, UnknownIdsAreErrorsOrEmpty) {
-  const auto harmless = [](const std::string& path, const std::map<std::string, std::string>& params) {
+  const auto harmless = [](const std::string& path,
+                           const std::map<std::string, std::string>& params) {
     try {
       EXPECT_LE(ask(path, params).body.size(), 100000u) << path;
     } catch (const Error&) {
     }
   };
-  for (const char* id : {"0", "4294967295", "4294967296", "4503599627370496", "9223372036854775807"}) {
+  for (const char* id :
+       {"0", "4294967295", "4294967296", "4503599627370496", "9223372036854775807"}) {
     harmless(std::string("slice/") + id, {});
     harmless("same_name", {{"slice", id}});
   }
   for (const char* track : {"65535", "65536", "4294967295"}) {
-    harmless("tiles", {{"level", "20"}, {"tiles", "0,1,-1,9223372036854775807,-9223372036854775808"}, {"tracks", track}});
+    harmless("tiles", {{"level", "20"},
+                       {"tiles", "0,1,-1,9223372036854775807,-9223372036854775808"},
+                       {"tracks", track}});
     harmless("slices", {{"track", track}});
     harmless("counters", {{"track", track}, {"t0", "0"}, {"t1", "1000"}});
     harmless("range", {{"tracks", track}, {"t0", "0"}, {"t1", "1000"}});
     harmless("flows", {{"tracks", track}, {"t0", "0"}, {"t1", "1000"}});
   }
-  for (const char* query : {"", "/", "/(/", "/(a+)+$/", ":", "a:", ":b", "\xff\xfe"}) harmless("search", {{"q", query}});
+  for (const char* query : {"", "/", "/(/", "/(a+)+$/", ":", "a:", ":b", "\xff\xfe"})
+    harmless("search", {{"q", query}});
 }
 
 TEST_F(ViewerTest, EveryTileOfEveryLevelHasItsForm) {
   const Json tracks = json("tracks");
   const uint32_t track = tracks["ranks"][0]["processes"][0]["tracks"][0]["id"].get<uint32_t>();
-  const HttpReply reply = ask("tiles", {{"level", "20"}, {"tiles", "0,1"}, {"tracks", std::to_string(track)}});
+  const HttpReply reply =
+      ask("tiles", {{"level", "20"}, {"tiles", "0,1"}, {"tracks", std::to_string(track)}});
   ASSERT_GE(reply.body.size(), 8u);
   EXPECT_EQ(reply.body.substr(0, 4), "TILE");
   EXPECT_EQ(reply.type, "application/octet-stream");
@@ -142,9 +179,7 @@ TEST(ViewerAssets, CanStandInsideAnElement) {
   EXPECT_EQ(page_asset("../secret"), "");
 }
 
-TEST(ViewerErrors, NothingThere) {
-  EXPECT_THROW(Viewer({.where = {"/does/not/exist"}}), Error);
-}
+TEST(ViewerErrors, NothingThere) { EXPECT_THROW(Viewer({.where = {"/does/not/exist"}}), Error); }
 
 TEST(ViewerLinks, MetricsOutsideAreNotServed) {
   const fs::path top = fs::temp_directory_path() / ("viewer_links." + std::to_string(getpid()));
