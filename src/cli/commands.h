@@ -13,6 +13,7 @@ Command evaluate_command();
 Command export_command();
 Command verify_command();
 Command data_command();
+Command profile_command();
 Command doctor_command();
 Command insight_command();
 

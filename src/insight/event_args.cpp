@@ -55,6 +55,7 @@ ArgKey arg_key(std::string_view key) {
     case 18: return pick("Process Group Name", kGroupName);
     case 19: return pick("Process Group Ranks", kGroupRanks);
     case 20: return pick("registers per thread", kRegisters);
+    case 23: return pick("memory bandwidth (GB/s)", kBandwidth);
     case 25:
       if (key == "Process Group Description") return kGroupDescription;
       return pick("est. achieved occupancy %", kOccupancy);

@@ -14,7 +14,7 @@ namespace triptych::insight {
 /// The arguments that views need while reading; all others stay in the file until asked for.
 enum ArgKey : uint8_t {
   kCorrelation, kExternalId, kStream, kDevice, kCopyBytes, kBytesWritten, kGrid, kBlock, kRegisters,
-  kSharedMemory, kOccupancy, kCollectiveName, kInElements, kOutElements, kGroupSize, kDtype, kInSplit,
+  kSharedMemory, kOccupancy, kBandwidth, kCollectiveName, kInElements, kOutElements, kGroupSize, kDtype, kInSplit,
   kGroupName, kGroupDescription, kGroupRanks, kSrcRank, kDstRank, kSeq, kGroupTag, kWaitUs, kInputDims,
   kInputType, kConcrete, kSequence, kForwardThread, kAddr, kTotalAllocated, kTotalReserved,
   kDeviceType, kDeviceId, kMemoryCategory, kMetaName, kSortIndex, kNumArgKeys

@@ -207,6 +207,8 @@ class Committer {
     k.bytes = integer(kCopyBytes, -1);
     if (args_.has(kOccupancy))
       k.occupancy_percent = static_cast<float>(to_number(args_[kOccupancy]).value_or(-1));
+    if (args_.has(kBandwidth))
+      k.bandwidth_gbps = static_cast<float>(to_number(args_[kBandwidth]).value_or(0));
     if (args_.has(kCollectiveName)) k.collective = add_collective();
     event.detail = static_cast<uint32_t>(sink_.kernels.size());
     sink_.kernels.push_back(k);

@@ -12,6 +12,9 @@
 
 namespace triptych::insight {
 
+struct CommCalls;
+struct StepTimes;
+
 /// Which part of a run an answer is about; what is not set means all.
 struct Scope {
   int64_t span = -1;  ///< -1: the last
@@ -45,6 +48,8 @@ class Queries {
   Json runs() const;
   /// by = "rank" or "step": {"by","rows":[{rank, step, total_ns, ... of StepTimes}],"columns"}.
   Json summary(const Scope& scope, std::string_view by) const;
+  /// {"findings":[{"kind","words","rank","step","src","dst","severity","page","evidence"}],"advice":[...]}:
+  /// findings are what is wrong, advice is what a healthy run may show as well.
   Json findings(const Scope& scope) const;
   Json ops(const TableQuery& query) const;
   Json kernels(const TableQuery& query) const;
@@ -76,6 +81,8 @@ class Queries {
 
  private:
   struct Cache;
+  std::shared_ptr<const CommCalls> calls_of(int64_t span) const;
+  std::shared_ptr<const std::vector<StepTimes>> steps_of(int64_t span) const;
   std::shared_ptr<const Run> run_;
   std::unique_ptr<Cache> cache_;
 };

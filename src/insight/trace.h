@@ -94,6 +94,7 @@ struct KernelDetail {
   int32_t registers = 0, shared_bytes = 0;
   float occupancy_percent = -1;
   uint32_t collective = kNone;  ///< into Trace::collectives()
+  float bandwidth_gbps = 0;     ///< of a copy, as recorded
   int64_t bytes = -1;           ///< of a copy
 };
 

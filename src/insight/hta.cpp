@@ -1,0 +1,380 @@
+#include "insight/hta.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdlib>
+#include <map>
+#include <set>
+#include <unordered_map>
+
+#include "insight/intervals.h"
+#include "insight/statistics.h"
+
+namespace triptych::insight {
+namespace {
+
+enum class Kind { kCommunication, kMemory, kComputation, kOther };
+constexpr const char* kKindNames[] = {"COMMUNICATION", "MEMORY", "COMPUTATION", "OTHER"};
+
+/// By the three patterns of HTA, in its order.
+Kind kind_of(std::string_view name) {
+  const auto has = [&](std::string_view part) { return name.find(part) != std::string_view::npos; };
+  const bool nccl = name.starts_with("nccl") && name.find("Kernel", 4) != std::string_view::npos;
+  if (nccl) return Kind::kCommunication;
+  if (name.starts_with("Memcpy") || name.starts_with("Memset") || name.starts_with("dma")) return Kind::kMemory;
+  return has("Memcpy") || has("Sync") ? Kind::kOther : Kind::kComputation;
+}
+
+/// One event in HTA's table: times in us, or in thousandths of one where rounding is off. Whole numbers,
+/// so that sums are exact.
+struct Item {
+  EventId event = 0;
+  int64_t ts = 0, dur = 0;
+  int64_t end() const { return ts + dur; }
+  Interval interval() const { return {ts, end()}; }
+};
+
+class RankTable {
+ public:
+  explicit RankTable(const Trace& t) : t_(t) {
+    const char* off = std::getenv("HTA_DISABLE_NS_ROUNDING");
+    bool fractions = false;
+    for (EventId e = 0; e < t.num_events() && !fractions; ++e) fractions = t.ts(e) % 1000 != 0;
+    rounded_ = fractions && !(off && std::string_view(off) == "1");
+    exact_ = fractions && !rounded_;
+    select();
+  }
+
+  double us(int64_t ticks) const { return exact_ ? static_cast<double>(ticks) / 1000 : static_cast<double>(ticks); }
+  const std::vector<Item>& device() const { return device_; }
+  const std::vector<Item>& host() const { return host_; }
+  const Trace& trace() const { return t_; }
+  int64_t threshold(int64_t us) const { return exact_ ? us * 1000 : us; }
+  Item item(EventId e) const {
+    if (exact_) return {e, t_.ts(e), t_.dur(e)};
+    if (!rounded_) return {e, t_.ts(e) / 1000, t_.dur(e) / 1000};
+    // In doubles, as pandas has them: their rounding decides where an end falls on a whole us.
+    const auto ts = static_cast<double>(static_cast<long double>(t_.ts(e)) / 1000);
+    const auto dur = static_cast<double>(static_cast<long double>(t_.dur(e)) / 1000);
+    const auto begin = static_cast<int64_t>(std::ceil(ts)), end = static_cast<int64_t>(std::floor(ts + dur));
+    return {e, begin, end - begin};
+  }
+
+  std::vector<Interval> of_kind(Kind kind) const {
+    std::vector<Interval> out;
+    for (const auto& d : device_)
+      if (kind_of(t_.name(d.event)) == kind) out.push_back(d.interval());
+    return merge_all(std::move(out));
+  }
+  /// As HTA merges: an event of negative length (rounding) or none keeps its place in the order only.
+  static std::vector<Interval> merge_all(std::vector<Interval> list) { return merge(std::move(list)); }
+
+ private:
+  bool is_device(EventId e) const {
+    const Category c = t_.category(e);
+    const bool work = c == Category::kKernel || c == Category::kMemcpy || c == Category::kMemset || c == Category::kSync;
+    return work && t_.tracks()[t_.track_of(e)].tid >= 0;
+  }
+
+  void select() {
+    std::set<std::string_view> names;
+    int64_t last = INT64_MIN;
+    for (uint32_t k = 0; k < t_.tracks().size(); ++k) {
+      const Track& track = t_.tracks()[k];
+      for (EventId e = track.first_event; e < track.first_event + track.num_events; ++e) {
+        if (t_.name(e).find("ProfilerStep") == std::string_view::npos) continue;
+        names.insert(t_.name(e));
+        if (t_.category(e) != Category::kGpuUserAnnotation && !track.is_device()) last = std::max(last, item(e).ts);
+      }
+    }
+    const bool drop = names.size() > 1;
+    std::unordered_map<uint32_t, int> launches;
+    for (EventId e = 0; e < t_.num_events(); ++e) {
+      if (t_.category(e) == Category::kSpan || is_device(e)) continue;
+      const Item i = item(e);
+      if (drop && i.ts >= last) continue;
+      host_.push_back(i);
+      if (t_.correlation(e) != 0) ++launches[t_.correlation(e)];
+    }
+    for (EventId e = 0; e < t_.num_events(); ++e) {
+      if (!is_device(e)) continue;
+      int copies = 1;
+      if (drop) {
+        const auto at = launches.find(t_.correlation(e));
+        copies = at == launches.end() ? 0 : at->second;
+      }
+      for (int i = 0; i < copies; ++i) device_.push_back(item(e));
+    }
+    std::ranges::stable_sort(device_, {}, &Item::ts);
+  }
+
+  const Trace& t_;
+  bool rounded_ = false, exact_ = false;
+  std::vector<Item> device_, host_;
+};
+
+double round_to(double value, int digits) {
+  const double scale = std::pow(10, digits);
+  return std::nearbyint(value * scale) / scale;
+}
+
+Json temporal(const RankTable& r, int64_t rank) {
+  std::vector<Interval> all;
+  for (const auto& d : r.device()) all.push_back(d.interval());
+  if (all.empty()) return {{"rank", rank}, {"empty", "no device work"}};
+  int64_t begin = INT64_MAX, end = INT64_MIN;
+  for (const auto& i : all) begin = std::min(begin, i.begin), end = std::max(end, i.end);
+  const int64_t kernel = end - begin, idle = kernel - union_length(merge(std::move(all)));
+  const int64_t compute = union_length(r.of_kind(Kind::kComputation)), rest = kernel - compute - idle;
+  const auto share = [&](int64_t part) { return round_to(100 * r.us(part) / r.us(kernel), 2); };
+  return {{"rank", rank}, {"idle_time(us)", r.us(idle)}, {"compute_time(us)", r.us(compute)},
+          {"non_compute_time(us)", r.us(rest)}, {"kernel_time(us)", r.us(kernel)}, {"idle_time_pctg", share(idle)},
+          {"compute_time_pctg", share(compute)}, {"non_compute_time_pctg", share(rest)}};
+}
+
+Json overlap(const RankTable& r, int64_t rank) {
+  const auto comm = r.of_kind(Kind::kCommunication), comp = r.of_kind(Kind::kComputation);
+  const int64_t length = union_length(comm);
+  Json value = nullptr;
+  if (length > 0) value = round_to(100 * r.us(union_length(intersect(comm, comp))) / r.us(length), 2);
+  return {{"rank", rank}, {"comp_comm_overlap_pctg", value}};
+}
+
+/// Exclusive and overlapping time of computation and communication.
+std::map<std::string, int64_t> type_times(const RankTable& r) {
+  const auto comp = r.of_kind(Kind::kComputation), comm = r.of_kind(Kind::kCommunication);
+  const int64_t both = union_length(intersect(comp, comm));
+  std::map<std::string, int64_t> out;
+  if (!comp.empty()) out["COMPUTATION"] = union_length(comp) - both;
+  if (!comm.empty()) out["COMMUNICATION"] = union_length(comm) - both;
+  if (both > 0) out["COMPUTATION overlapping COMMUNICATION"] = both;
+  return out;
+}
+
+struct NameSum {
+  std::string name;
+  std::vector<double> values;
+  double sum = 0;
+};
+double sample_std(const std::vector<double>& v) {
+  if (v.size() < 2) return 0;
+  const double m = mean(v);
+  double sum = 0;
+  for (const double x : v) sum += (x - m) * (x - m);
+  return std::sqrt(sum / static_cast<double>(v.size() - 1));
+}
+
+/// Sums by name; what goes beyond `most` names, or beyond the 0.8 quantile of the running sums, becomes
+/// "others".
+Json by_name(std::vector<NameSum> rows, size_t most, int64_t rank, const char* kind) {
+  for (auto& row : rows)
+    for (const double v : row.values) row.sum += v;
+  std::ranges::stable_sort(rows, [](const NameSum& a, const NameSum& b) { return a.sum > b.sum; });
+  const bool fold = rows.size() > most;
+  std::vector<NameSum> folded;
+  if (fold) {
+    std::vector<double> running;
+    double sum = 0;
+    for (const auto& row : rows) running.push_back(sum += row.sum);
+    const double limit = quantile(running, 0.8);
+    NameSum others{"others", {}, 0};
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (running[i] > limit || i >= most) others.values.push_back(rows[i].sum);
+      else folded.push_back({rows[i].name, {rows[i].sum}, rows[i].sum});
+    }
+    if (!others.values.empty()) folded.push_back(std::move(others));
+    for (auto& row : folded) {
+      row.sum = 0;
+      for (const double v : row.values) row.sum += v;
+    }
+    rows = std::move(folded);
+  }
+  Json out = Json::array();
+  for (const auto& row : rows)
+    out.push_back({{"name", row.name}, {"sum (us)", row.sum}, {"max (us)", std::ranges::max(row.values)},
+                   {"min (us)", std::ranges::min(row.values)}, {"mean (us)", mean(row.values)}, {"stddev", sample_std(row.values)},
+                   {"kernel_type", kind}, {"rank", rank}});
+  return out;
+}
+
+std::vector<NameSum> names_of(const RankTable& r, const std::vector<Item>& items) {
+  std::map<std::string, NameSum> sums;
+  for (const auto& i : items) {
+    const std::string name(r.trace().name(i.event));
+    sums[name].name = name;
+    sums[name].values.push_back(r.us(i.dur));
+  }
+  std::vector<NameSum> out;
+  for (auto& [name, sum] : sums) out.push_back(std::move(sum));
+  return out;
+}
+
+Json idle(const RankTable& r, int64_t rank) {
+  static constexpr const char* kNames[] = {"host_wait", "kernel_wait", "other"};
+  std::map<int64_t, std::vector<Item>> streams;
+  const Trace& t = r.trace();
+  for (const auto& d : r.device())
+    if (t.category(d.event) != Category::kSync) streams[t.tracks()[t.track_of(d.event)].tid].push_back(d);
+  Json out = Json::array();
+  for (const auto& [stream, items] : streams) {
+    std::array<std::optional<int64_t>, 3> sums;
+    int64_t total = 0;
+    for (size_t i = 0; i < items.size(); ++i) {
+      if (i == 0) {  // the first has nothing before it: HTA files it under "other" with no length
+        sums[2] = sums[2].value_or(0);
+        continue;
+      }
+      const int64_t before = items[i - 1].end(), gap = items[i].ts - before;
+      const EventId launch = t.linked(items[i].event);
+      const bool late = launch != kNone && r.item(launch).ts > before;
+      const size_t kind = late ? 0 : gap < r.threshold(30) ? 1 : 2;
+      sums[kind] = sums[kind].value_or(0) + gap;
+      total += gap;
+    }
+    for (size_t k = 0; k < 3; ++k)
+      if (sums[k])
+        out.push_back({{"rank", rank}, {"stream", stream}, {"idle_category", kNames[k]}, {"idle_time", r.us(*sums[k])},
+                       {"idle_time_ratio", total != 0 ? Json(round_to(r.us(*sums[k]) / r.us(total), 2)) : Json(nullptr)}});
+  }
+  return out;
+}
+
+Json describe(std::vector<double> values) {
+  const double m = mean(values), s = sample_std(values);
+  return {{"count", values.size()}, {"mean", m}, {"std", s}, {"min", quantile(values, 0)}, {"25%", quantile(values, 0.25)},
+          {"50%", quantile(values, 0.5)}, {"75%", quantile(values, 0.75)}, {"max", quantile(values, 1)}};
+}
+
+bool is_launch_name(std::string_view name) {
+  return name == "cudaLaunchKernel" || name == "cudaLaunchKernelExC" || name == "cudaMemcpyAsync" || name == "cudaMemsetAsync";
+}
+
+Json launches(const RankTable& r, int64_t rank) {
+  const Trace& t = r.trace();
+  std::unordered_map<uint32_t, std::vector<Item>> calls;
+  for (const auto& h : r.host())
+    if (is_launch_name(t.name(h.event)) && t.correlation(h.event)) calls[t.correlation(h.event)].push_back(h);
+  std::vector<double> cpu, gpu, delay;
+  for (const auto& d : r.device()) {
+    const auto at = calls.find(t.correlation(d.event));
+    if (at == calls.end()) continue;
+    for (const auto& call : at->second) {
+      cpu.push_back(r.us(call.dur));
+      gpu.push_back(r.us(d.dur));
+      delay.push_back(std::max(0.0, r.us(d.ts - call.ts - call.dur)));
+    }
+  }
+  const auto sum = [](const std::vector<double>& v) {
+    double s = 0;
+    for (const double x : v) s += x;
+    return s;
+  };
+  return {{"rank", rank}, {"launches", delay.size()}, {"cpu_duration", sum(cpu)}, {"gpu_duration", sum(gpu)},
+          {"launch_delay", sum(delay)}, {"launch_delay_summary", delay.empty() ? Json(nullptr) : describe(delay)}};
+}
+
+Json queue_length(const RankTable& r, int64_t rank) {
+  const Trace& t = r.trace();
+  std::unordered_map<uint32_t, int64_t> launched;  // correlation -> time of the call
+  for (const auto& h : r.host())
+    if (is_launch_name(t.name(h.event)) && t.correlation(h.event)) launched[t.correlation(h.event)] = h.ts;
+  std::map<int64_t, std::vector<std::pair<int64_t, int>>> changes;
+  for (const auto& d : r.device()) {
+    const auto at = launched.find(t.correlation(d.event));
+    if (at == launched.end()) continue;
+    auto& list = changes[t.tracks()[t.track_of(d.event)].tid];
+    list.push_back({at->second, 1});
+    list.push_back({d.ts, -1});
+  }
+  Json out = Json::array();
+  for (auto& [stream, list] : changes) {
+    std::ranges::stable_sort(list, [](const auto& a, const auto& b) { return a.first != b.first ? a.first < b.first : a.second > b.second; });
+    std::vector<double> lengths;
+    int length = 0;
+    for (const auto& [ts, change] : list) lengths.push_back(length += change);
+    Json row = describe(lengths);
+    row["rank"] = rank;
+    row["stream"] = stream;
+    out.push_back(std::move(row));
+  }
+  return out;
+}
+
+std::string copy_kind(std::string_view name) {
+  if (name.starts_with("Memset")) return "Memset";
+  return name.starts_with("Memcpy") ? std::string(name.substr(0, 11)) : "Memcpy Unknown";
+}
+
+Json memory_bandwidth(const RankTable& r, int64_t rank) {
+  const Trace& t = r.trace();
+  std::map<std::string, std::vector<std::pair<int64_t, double>>> changes;
+  for (const auto& d : r.device()) {
+    if (kind_of(t.name(d.event)) != Kind::kMemory) continue;
+    const auto* k = t.kernel(d.event);
+    const double rate = k ? static_cast<double>(k->bandwidth_gbps) : 0;
+    auto& list = changes[copy_kind(t.name(d.event))];
+    list.push_back({d.ts, rate});
+    list.push_back({d.ts + std::max<int64_t>(d.dur, 1), -rate});
+  }
+  Json out = Json::array();
+  for (auto& [name, list] : changes) {
+    std::ranges::stable_sort(list, {}, [](const auto& c) { return c.first; });
+    std::vector<double> rates;
+    double now = 0;
+    for (const auto& [ts, change] : list)
+      if ((now += change) > 1e-6) rates.push_back(now);
+    if (rates.empty()) continue;
+    Json row = describe(rates);
+    row["rank"] = rank;
+    row["name"] = name;
+    out.push_back(std::move(row));
+  }
+  return out;
+}
+
+}  // namespace
+
+Json hta_json(const Run& run, int64_t span) {
+  Json out{{"rules", "HolisticTraceAnalysis 0.5: kernel span, last step dropped, memory copies in non-compute"},
+           {"temporal_breakdown", Json::array()}, {"comm_comp_overlap", Json::array()}, {"gpu_kernel_types", Json::array()},
+           {"gpu_kernels", Json::array()}, {"idle_time_breakdown", Json::array()}, {"cuda_kernel_launch_stats", Json::array()},
+           {"queue_length_summary", Json::array()}, {"memory_bw_summary", Json::array()}, {"gpu_user_annotations", Json::array()}};
+  const auto append = [&](const char* member, Json rows) {
+    for (auto& row : rows) out[member].push_back(std::move(row));
+  };
+  std::map<std::string, double> types;
+  for (const int file : run.files_of_span(span)) {
+    const auto& f = run.files()[static_cast<size_t>(file)];
+    if (!f.trace.has_device_work()) continue;
+    const RankTable r(f.trace);
+    out["temporal_breakdown"].push_back(temporal(r, f.rank));
+    out["comm_comp_overlap"].push_back(overlap(r, f.rank));
+    for (const auto& [type, time] : type_times(r)) types[type] += r.us(time);
+    for (const Kind kind : {Kind::kComputation, Kind::kCommunication}) {
+      std::vector<Item> items;
+      for (const auto& d : r.device())
+        if (kind_of(f.trace.name(d.event)) == kind) items.push_back(d);
+      append("gpu_kernels", by_name(names_of(r, items), 10, f.rank, kKindNames[static_cast<int>(kind)]));
+    }
+    append("idle_time_breakdown", idle(r, f.rank));
+    out["cuda_kernel_launch_stats"].push_back(launches(r, f.rank));
+    append("queue_length_summary", queue_length(r, f.rank));
+    append("memory_bw_summary", memory_bandwidth(r, f.rank));
+    std::vector<Item> annotations;
+    for (const auto& h : r.host())
+      if (f.trace.category(h.event) == Category::kGpuUserAnnotation) annotations.push_back(h);
+    append("gpu_user_annotations", by_name(names_of(r, annotations), 1000, f.rank, "gpu_user_annotation"));
+  }
+  double all = 0;
+  for (const auto& [type, time] : types) all += time;
+  std::vector<std::pair<std::string, double>> order(types.begin(), types.end());
+  std::ranges::stable_sort(order, std::ranges::greater(), [](const auto& t) { return t.second; });
+  for (const auto& [type, time] : order)
+    out["gpu_kernel_types"].push_back({{"kernel_type", type}, {"sum", time}, {"percentage", all > 0 ? round_to(100 * time / all, 1) : 0}});
+  if (out["temporal_breakdown"].empty())
+    out["empty"] = "these rules count device work, and the traces hold none; use profile summary without --hta";
+  return out;
+}
+
+}  // namespace triptych::insight
