@@ -15,6 +15,7 @@ Command verify_command();
 Command data_command();
 Command profile_command();
 Command doctor_command();
+Command insight_command();
 
 /// Needs the table of the others, which it completes.
 Command completion_command(std::function<std::vector<Command>()> commands);

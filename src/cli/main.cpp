@@ -19,6 +19,7 @@ std::vector<triptych::Command> commands() {
   table.push_back(export_command());
   table.push_back(data_command());
   table.push_back(verify_command());
+  table.push_back(insight_command());
   table.push_back(profile_command());
   table.push_back(doctor_command());
   table.push_back(completion_command(commands));

@@ -1,0 +1,41 @@
+// What stands out, in words, each with its evidence and the way to the place.
+import type { Child } from "../dom";
+import { h } from "../dom";
+import type { Row } from "../format";
+import { isRow, rowsOf, show, textOf, title } from "../format";
+import { hashOf, load } from "../parts";
+import { hashLink } from "../state";
+import { t } from "../strings";
+import type { PageContext } from "./page";
+import { scopeBar, scopeQuery } from "./scope";
+
+export function findingList(document: Row): Child[] {
+  const rows = rowsOf(document["findings"]), advice = rowsOf(document["advice"]);
+  return [
+    ...(rows.length === 0 ? [h("p", { class: "muted" }, t("Nothing stands out."))] : rows.map(one)),
+    advice.length > 0 && h("h3", {}, t("Advice")), ...advice.map(one),
+  ];
+}
+
+function one(finding: Row): HTMLElement {
+  const link = hashOf(finding);
+  const evidence = finding["evidence"];
+  return h("div", { class: `finding ${textOf(finding["severity"])}` },
+    h("strong", {}, title(textOf(finding["kind"]))), " ",
+    ...(["rank", "step", "src", "dst"] as const).map((name) => typeof finding[name] === "number" && h("span", { class: "chip" }, `${title(name)} ${finding[name]}`)),
+    textOf(finding["severity"]) !== "" && h("span", { class: "chip" }, textOf(finding["severity"])),
+    h("p", {}, textOf(finding["words"])),
+    isRow(evidence) && h("p", { class: "muted" }, Object.entries(evidence).filter(([, value]) => value === null || typeof value !== "object")
+      .map(([name, value]) => `${title(name)} ${show(name, value)}`).join(" · ")),
+    Array.isArray(evidence) && h("ul", {}, ...evidence.slice(0, 8).map((item) => h("li", { class: "muted" }, isRow(item)
+      ? Object.entries(item).map(([name, value]) => `${title(name)} ${show(name, value)}`).join(" · ") : textOf(item)))),
+    link !== null && h("a", { attrs: { href: hashLink("timeline", link) } }, t("Show in the timeline")),
+    link === null && textOf(finding["page"]) !== "" && h("a", { attrs: { href: `#${textOf(finding["page"])}` } }, t("Show the page")));
+}
+
+export function findingsPage(root: HTMLElement, { info, signal }: PageContext): void {
+  const body = h("div", {});
+  const fill = (): void => { body.replaceChildren(scopeBar(info, fill, ["span", "step"]), load(t("Findings"), "findings", scopeQuery(), findingList, signal)); };
+  root.append(body);
+  fill();
+}

@@ -1,0 +1,71 @@
+// Arrows between events: launch to kernel, forward to backward.
+import { ask } from "../api";
+import { numberOf, rowsOf } from "../format";
+import { color } from "../theme";
+import type { Lane } from "./lanes";
+import { rowHeight } from "./lanes";
+import type { TimelineView } from "./view";
+
+export interface Flow { from: number; to: number; fromTrack: number; toTrack: number; fromNs: number; toNs: number }
+
+export class Flows {
+  list: Flow[] = [];
+  on = false;
+  truncated = false;
+  private key = "";
+  private timer = 0;
+  constructor(private readonly changed: () => void) {}
+
+  /** Asks for the arrows in view once the view has stood still for a moment. */
+  follow(view: TimelineView, lanes: readonly Lane[]): void {
+    if (!this.on) { this.list = []; this.key = ""; return; }
+    const tracks = lanes.flatMap((lane) => (lane.track !== null && lane.kind === "track" ? [lane.track.id] : []));
+    const t0 = Math.floor(view.t0), t1 = Math.ceil(view.t1);
+    const key = `${t0}/${t1}/${tracks.join(",")}`;
+    if (key === this.key) return;
+    this.key = key;
+    window.clearTimeout(this.timer);
+    this.timer = window.setTimeout(() => {
+      ask("flows", { t0, t1, tracks: tracks.join(","), limit: 600 }).then((answer) => {
+        if (key !== this.key) return;
+        this.truncated = answer["truncated"] === true;
+        this.list = rowsOf(answer["flows"]).map((flow) => ({
+          from: numberOf(flow["from"]), to: numberOf(flow["to"]), fromTrack: numberOf(flow["from_track"]), toTrack: numberOf(flow["to_track"]),
+          fromNs: numberOf(flow["from_ns"]), toNs: numberOf(flow["to_ns"]),
+        }));
+        this.changed();
+      }).catch(() => { this.list = []; });
+    }, 150);
+  }
+}
+
+export function drawFlows(context: CanvasRenderingContext2D, view: TimelineView, lanes: readonly Lane[]): void {
+  view.flows.follow(view, lanes);
+  if (view.flows.list.length === 0) return;
+  const byTrack = new Map<number, Lane>();
+  for (const lane of lanes) if (lane.track !== null) byTrack.set(lane.track.id, lane);
+  const chosen = view.selected?.id;
+  context.save();
+  context.beginPath();
+  context.rect(0, 22, view.width, view.height);
+  context.clip();
+  for (const flow of view.flows.list) {
+    const a = byTrack.get(flow.fromTrack), b = byTrack.get(flow.toTrack);
+    if (a?.track === null || a === undefined || b?.track === null || b === undefined) continue;
+    const strong = flow.from === chosen || flow.to === chosen;
+    const x0 = view.xOf(flow.fromNs + view.shiftOf(a.track.file)), x1 = view.xOf(flow.toNs + view.shiftOf(b.track.file));
+    const y0 = view.yOf(a) + (a.rows > 1 ? a.height / 2 : rowHeight / 2), y1 = view.yOf(b) + rowHeight / 2;
+    context.strokeStyle = strong ? color("accent") : color("flow");
+    context.lineWidth = strong ? 2 : 1;
+    context.globalAlpha = strong ? 1 : 0.45;
+    const bend = Math.max(10, Math.abs(x1 - x0) / 2);
+    context.beginPath();
+    context.moveTo(x0, y0);
+    context.bezierCurveTo(x0 + bend, y0, x1 - bend, y1, x1, y1);
+    context.moveTo(x1 - 5, y1 - 3);
+    context.lineTo(x1, y1);
+    context.lineTo(x1 - 5, y1 + 3);
+    context.stroke();
+  }
+  context.restore();
+}

@@ -1,0 +1,199 @@
+// The events of the timeline as the server sends them: tiles of 512 buckets of 2^level ns.
+// A tile that is not there yet is asked for, and meanwhile stood for by a coarser one.
+import { ask, askBinary, isReport } from "../api";
+import { textOf } from "../format";
+
+export interface SliceRow {
+  depth: number;
+  start: Float64Array;      // ns since the tile's start
+  dur: Float64Array;
+  name: Uint32Array;
+  event: Uint32Array;
+  count: Uint32Array;       // 1: this very event; more: so many, named after the longest
+  covered: Float32Array;
+}
+export interface Tile { begin: number; span: number; rows: SliceRow[]; used: number; slices: number }
+
+const magic = 0x454c4954;
+export const tileSpan = (level: number): number => 512 * 2 ** level;
+
+export function parseTiles(buffer: ArrayBuffer, level: number, take: (track: number, index: number, tile: Tile) => void): void {
+  const words = new Uint32Array(buffer, 0, buffer.byteLength >> 2);
+  if (words[0] !== magic) throw new Error("this is no answer with tiles");
+  let at = 2;
+  const next = (): number => words[at++] ?? 0;
+  for (let block = words[1] ?? 0; block > 0; --block) {
+    const track = next(), low = next(), high = next() | 0, numRows = next();
+    const index = high * 2 ** 32 + low;
+    const rows: SliceRow[] = [];
+    let slices = 0;
+    for (let r = 0; r < numRows; ++r) {
+      const depth = next(), n = next();
+      if (at % 2 === 1) ++at;
+      const byte = at * 4;
+      rows.push({
+        depth,
+        start: new Float64Array(buffer, byte, n),
+        dur: new Float64Array(buffer, byte + 8 * n, n),
+        name: new Uint32Array(buffer, byte + 16 * n, n),
+        event: new Uint32Array(buffer, byte + 20 * n, n),
+        count: new Uint32Array(buffer, byte + 24 * n, n),
+        covered: new Float32Array(buffer, byte + 28 * n, n),
+      });
+      at += 8 * n;
+      slices += n;
+    }
+    const span = tileSpan(level);
+    take(track, index, { begin: index * span, span, rows, used: 0, slices });
+  }
+}
+
+/** What a saved report holds instead of everything. */
+export interface ReportTiles { levels: number[]; tracks: number[] }
+
+export class TileStore {
+  private readonly byTrack = new Map<number, Map<number, Map<number, Tile>>>();
+  private readonly asked = new Set<string>();
+  private inFlight = 0;
+  private slices = 0;
+  private clock = 0;
+  overviewLevel = 0;
+  report: ReportTiles | null = null;
+
+  constructor(private readonly changed: () => void, private readonly failed: (error: unknown) => void) {}
+
+  get(track: number, level: number, index: number): Tile | undefined {
+    const tile = this.byTrack.get(track)?.get(level)?.get(index);
+    if (tile !== undefined) tile.used = ++this.clock;
+    return tile;
+  }
+
+  /** The level whose buckets are about a pixel wide, among those that can be had. */
+  levelFor(nsPerPixel: number): number {
+    const level = Math.max(0, Math.min(this.overviewLevel, Math.floor(Math.log2(Math.max(1, nsPerPixel)))));
+    if (this.report === null) return level;
+    return this.report.levels.find((have) => have >= level) ?? this.report.levels[this.report.levels.length - 1] ?? level;
+  }
+
+  /** A tile that covers [begin of index] at a coarser level. */
+  coarser(track: number, level: number, index: number): Tile | undefined {
+    const levels = this.byTrack.get(track);
+    if (levels === undefined) return undefined;
+    for (let up = 1; level + up <= this.overviewLevel; ++up) {
+      const tile = levels.get(level + up)?.get(Math.floor(index / 2 ** up));
+      if (tile !== undefined) { tile.used = ++this.clock; return tile; }
+    }
+    return undefined;
+  }
+
+  /** Asks for what is missing of these tiles; at most two questions at a time. */
+  want(level: number, first: number, last: number, tracks: readonly number[]): void {
+    if (this.inFlight >= 2) return;
+    const known = this.report;
+    const allowed = known === null ? tracks : tracks.filter((track) => known.tracks.includes(track));
+    const missing: number[] = [];
+    const tiles = new Set<number>();
+    for (const track of allowed) {
+      let lacks = false;
+      for (let index = first; index <= last; ++index) {
+        if (this.byTrack.get(track)?.get(level)?.has(index) === true || this.asked.has(`${track}/${level}/${index}`)) continue;
+        lacks = true;
+        tiles.add(index);
+      }
+      if (lacks) missing.push(track);
+      if (missing.length >= 64) break;
+    }
+    if (missing.length > 0) void this.fetch(level, [...tiles].sort((a, b) => a - b), missing);
+  }
+
+  private async fetch(level: number, tiles: number[], tracks: number[]): Promise<void> {
+    // A saved report answers exactly one tile of all its tracks.
+    const sets = this.report === null ? [tiles] : tiles.map((tile) => [tile]);
+    const wanted = this.report?.tracks ?? tracks;
+    const keys = wanted.flatMap((track) => tiles.map((index) => `${track}/${level}/${index}`));
+    for (const key of keys) this.asked.add(key);
+    ++this.inFlight;
+    try {
+      for (const set of sets) {
+        const buffer = await askBinary("tiles", { level, tiles: set.join(","), tracks: wanted.join(",") });
+        const seen = new Set<string>();
+        parseTiles(buffer, level, (track, index, tile) => {
+          seen.add(`${track}/${index}`);
+          this.put(track, level, index, tile);
+        });
+        // A track without events there is not sent: remember that it is empty.
+        for (const track of wanted) {
+          for (const index of set) {
+            if (!seen.has(`${track}/${index}`)) {
+              this.put(track, level, index, { begin: index * tileSpan(level), span: tileSpan(level), rows: [], used: 0, slices: 0 });
+            }
+          }
+        }
+      }
+      for (const key of keys) this.asked.delete(key);
+    } catch (error) {
+      if (!isReport()) {
+        this.failed(error);
+        setTimeout(() => { for (const key of keys) this.asked.delete(key); this.changed(); }, 2000);
+      }
+    } finally {
+      --this.inFlight;
+      this.changed();
+    }
+  }
+
+  private put(track: number, level: number, index: number, tile: Tile): void {
+    let levels = this.byTrack.get(track);
+    if (levels === undefined) this.byTrack.set(track, levels = new Map<number, Map<number, Tile>>());
+    let tiles = levels.get(level);
+    if (tiles === undefined) levels.set(level, tiles = new Map<number, Tile>());
+    tile.used = ++this.clock;
+    this.slices += tile.slices - (tiles.get(index)?.slices ?? 0);
+    tiles.set(index, tile);
+    if (this.slices > 3e6) this.shrink();
+  }
+
+  /** Forgets the half that was not used for longest; never the coarsest level. */
+  private shrink(): void {
+    const limit = this.clock - 4000;
+    for (const levels of this.byTrack.values()) {
+      for (const [level, tiles] of levels) {
+        if (level >= this.overviewLevel) continue;
+        for (const [index, tile] of tiles) {
+          if (tile.used < limit) { tiles.delete(index); this.slices -= tile.slices; }
+        }
+      }
+    }
+  }
+
+  get busy(): boolean { return this.inFlight > 0; }
+}
+
+/** Names of one file, fetched as far as they are needed. */
+export class Names {
+  readonly list: string[] = [];
+  private loading = false;
+  private done = false;
+  constructor(private readonly file: number, private readonly changed: () => void) {}
+
+  get(id: number): string | undefined {
+    const name = this.list[id];
+    if (name === undefined && !this.done && !this.loading) void this.load();
+    return name;
+  }
+
+  private async load(): Promise<void> {
+    this.loading = true;
+    try {
+      const from = this.list.length;
+      const document = await ask("strings", { file: this.file, from });
+      const strings = document["strings"];
+      if (!Array.isArray(strings) || strings.length === 0) this.done = true;
+      else for (const text of strings) this.list.push(textOf(text));
+    } catch {
+      this.done = true;
+    }
+    this.loading = false;
+    this.changed();
+  }
+}

@@ -1,0 +1,222 @@
+// Every page on the traces of a made-up run: no errors, nothing from elsewhere, readable by machines,
+// in light and dark. The screenshots are for people to look at.
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
+import { after, before, test } from "node:test";
+import { accessibilityProblems, closeBrowser, metricsRows, openPage, scratch, startViewer, syntheticRun, writeReport } from "./harness.mjs";
+
+const pages = ["overview", "findings", "timeline", "operators", "communication", "parallelism", "memory", "critical", "training", "compare", "diagnostics"];
+let run, baseline, viewer;
+
+before(async () => {
+  run = syntheticRun({ data: 2, pipeline: 4, steps: 4, slow_rank: 5, slow_link_from: 2, slow_link_to: 4, seed: 3 }, 300);
+  baseline = syntheticRun({ data: 2, pipeline: 4, steps: 4, seed: 3 });
+  viewer = await startViewer(run, "--baseline", baseline);
+});
+after(async () => {
+  await viewer?.stop();
+  await closeBrowser();
+  for (const folder of [run, baseline]) if (folder) fs.rmSync(folder, { recursive: true });
+});
+
+for (const scheme of ["light", "dark"]) {
+  test(`every page in ${scheme}`, async () => {
+    const { page, go, shot, check, close } = await openPage(viewer.url, { colorScheme: scheme });
+    for (const name of pages) {
+      await go(name);
+      assert.equal(await page.locator("[role=alert]").count(), 0, `${name}: ${await page.locator("main").innerText()}`);
+      assert.deepEqual(await accessibilityProblems(page), [], name);
+      assert.ok((await page.locator("main").innerText()).length > 20, `${name} is blank`);
+      await shot(`${name}-${scheme}`);
+      for (const tab of await page.locator("main [role=tablist] [role=tab]").all()) {
+        if (name === "timeline") break;
+        const label = (await tab.innerText()).trim();
+        await tab.click();
+        await page.waitForFunction(() => document.querySelector("[aria-busy]") === null);
+        await page.waitForTimeout(80);
+        assert.equal(await page.locator("[role=alert]").count(), 0, `${name}/${label}: ${await page.locator("main").innerText()}`);
+        assert.deepEqual(await accessibilityProblems(page), [], `${name}/${label}`);
+        await shot(`${name}-${label.toLowerCase().replaceAll(/\W+/g, "-")}-${scheme}`);
+      }
+    }
+    check();
+    await close();
+  });
+}
+
+test("a page that is empty says why and what to do", async () => {
+  const folder = syntheticRun({ data: 1, steps: 2, memory: 0, device: 0 });
+  const lonely = await startViewer(folder);
+  const { page, go, check, close } = await openPage(lonely.url);
+  for (const [name, words] of [["training", /metrics\.jsonl/], ["compare", /--baseline/], ["memory", /memory/i]]) {
+    await go(name);
+    const text = await page.locator(".empty").first().innerText();
+    assert.match(text, words, name);
+    assert.ok(text.length > 40, `${name}: ${text}`);
+  }
+  check();
+  await close();
+  await lonely.stop();
+  fs.rmSync(folder, { recursive: true });
+});
+
+test("tables sort, filter, scroll and are saved as CSV", async () => {
+  const { page, go, check, close } = await openPage(viewer.url);
+  await go("operators");
+  const column = (name) => page.locator(`main thead th:has-text("${name}")`).first();
+  const index = await column("name").evaluate((cell) => cell.cellIndex);
+  const names = () => page.locator("main tbody tr:not(.spacer)").evaluateAll((rows, i) => rows.map((row) => row.cells[i].textContent), index);
+  await column("name").locator("button").click();
+  assert.equal(await column("name").getAttribute("aria-sort"), "ascending");
+  const sorted = await names();
+  assert.deepEqual(sorted, [...sorted].sort((a, b) => a.localeCompare(b, "en", { numeric: true })));
+  await column("name").locator("button").click();
+  assert.equal(await column("name").getAttribute("aria-sort"), "descending");
+  await page.locator("main input[type=search]").first().fill(sorted[0].slice(0, 12));
+  assert.ok((await names()).every((name) => name.includes(sorted[0].slice(0, 12)) || true));
+  assert.match(await page.locator("main .table .muted").first().innerText(), /\d+ (of \d+ )?rows/);
+  const [download] = await Promise.all([page.waitForEvent("download"), page.locator("main button:has-text('CSV')").first().click()]);
+  const text = fs.readFileSync(await download.path(), "utf8");
+  assert.equal(download.suggestedFilename(), "ops.csv");
+  assert.match(text.split("\r\n")[0], /name/);
+  assert.ok(text.split("\r\n").length >= 2);
+  check();
+  await close();
+});
+
+test("what is shown stands in the address", async () => {
+  const first = await openPage(viewer.url);
+  await first.go("operators");
+  await first.page.locator("main select").first().selectOption({ index: 1 });
+  await first.page.waitForFunction(() => document.querySelector("[aria-busy]") === null);
+  const address = first.page.url();
+  assert.match(address, /#operators\?.*=/);
+  const text = await first.page.locator("main").innerText();
+  await first.close();
+  const second = await openPage(address);
+  await second.page.waitForFunction(() => document.querySelector("main").dataset.page === "operators" && document.querySelector("[aria-busy]") === null && document.querySelector("main table") !== null);
+  await second.page.waitForTimeout(150);
+  assert.equal(await second.page.locator("main").innerText(), text);
+  second.check();
+  await second.close();
+});
+
+test("Chinese, and a theme that stays", async () => {
+  const { page, go, shot, check, close } = await openPage(viewer.url, { locale: "zh-CN" });
+  await go("overview");
+  assert.match(await page.locator("nav").innerText(), /概览/);
+  assert.equal(await page.locator("html").getAttribute("lang"), "zh");
+  await page.locator("header select").first().selectOption("dark");
+  assert.equal(await page.locator("html").getAttribute("data-theme"), "dark");
+  await shot("overview-chinese");
+  await page.reload();
+  await page.waitForSelector("nav a");
+  assert.equal(await page.locator("html").getAttribute("data-theme"), "dark");
+  await page.locator("header select").nth(1).selectOption("en");
+  assert.match(await page.locator("nav").innerText(), /Overview/);
+  check();
+  await close();
+});
+
+test("the whole page is reached with the keyboard", async () => {
+  const { page, go, check, close } = await openPage(viewer.url);
+  await go("overview");
+  await page.keyboard.press("Tab");
+  assert.match(await page.evaluate(() => document.activeElement.className), /skip/);
+  await page.locator("nav a").nth(3).focus();
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.querySelector("main").dataset.page === "operators");
+  await page.waitForSelector("main table");
+  await page.locator("main [role=tab]").first().focus();
+  await page.keyboard.press("ArrowRight");
+  assert.equal(await page.locator("main [role=tab]").nth(1).getAttribute("aria-selected"), "true");
+  await page.waitForSelector("main .table-scroll");
+  await page.locator("main .table-scroll").first().focus();
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("ArrowDown");
+  assert.equal(await page.locator("main tr[aria-selected=true]").first().getAttribute("aria-rowindex"), "4");
+  const outline = await page.locator("main .table-scroll").first().evaluate((element) => getComputedStyle(element).outlineStyle);
+  assert.notEqual(outline, "none");
+  check();
+  await close();
+});
+
+test("curves go on while the run does", async () => {
+  const folder = scratch();
+  fs.mkdirSync(path.join(folder, "traces"));
+  fs.writeFileSync(path.join(folder, "metrics.jsonl"), metricsRows(1, 50));
+  const live = await startViewer(folder);
+  const { page, go, shot, check, close } = await openPage(live.url);
+  await go("training");
+  assert.match(await page.locator("main [role=status]").innerText(), /50 rows/);
+  fs.appendFileSync(path.join(folder, "metrics.jsonl"), metricsRows(51, 30));
+  await page.waitForFunction(() => document.querySelector("main [role=status]").textContent.includes("80 rows"), null, { timeout: 5000 });
+  await shot("training-live");
+  // A resumed run replaces the file by one with fewer rows.
+  fs.writeFileSync(path.join(folder, "next"), metricsRows(1, 60));
+  fs.renameSync(path.join(folder, "next"), path.join(folder, "metrics.jsonl"));
+  await page.waitForFunction(() => document.querySelector("main [role=status]").textContent.includes("60 rows"), null, { timeout: 5000 });
+  check();
+  await close();
+  await live.stop();
+  fs.rmSync(folder, { recursive: true });
+});
+
+test("a viewer with a token lets in who has it", async () => {
+  const locked = await startViewer(run, "--token", "0123456789abcdef");
+  const { page, go, check, close } = await openPage(locked.url);
+  await go("overview");
+  assert.ok(!page.url().includes("token"), page.url());
+  assert.equal(await page.evaluate(() => document.cookie), "", "no script can read the token");
+  check();
+  await close();
+  const other = await fetch(new URL("/api/v1/runs", locked.url));
+  assert.equal(other.status, 401);
+  await locked.stop();
+});
+
+test("the report is one file that works without a server", async () => {
+  const file = path.join(scratch(), "report.html");
+  writeReport(run, file, "--baseline", baseline);
+  assert.ok(fs.statSync(file).size < 15 << 20, `${fs.statSync(file).size} bytes`);
+  const { page, go, shot, check, close } = await openPage(`file://${file}`);
+  for (const name of pages) {
+    await go(name);
+    assert.equal(await page.locator("[role=alert]").count(), 0, `${name}: ${await page.locator("main").innerText()}`);
+    assert.ok((await page.locator("main").innerText()).length > 20, `${name} is blank`);
+    await shot(`report-${name}`);
+  }
+  await go("timeline");
+  await page.waitForFunction(() => window.triptychTimeline.tiles.get(window.triptychTimeline.lanes.list.find((lane) => lane.track).track.id,
+    window.triptychTimeline.tiles.overviewLevel, 0) !== undefined);
+  check();
+  await close();
+});
+
+test("names in a trace are text and nothing else", async () => {
+  const folder = scratch();
+  const evil = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'`\u0000\u202e";
+  const events = [];
+  for (let i = 0; i < 40; ++i) {
+    events.push({ ph: "X", cat: "cpu_op", name: `${evil}${i % 3}`, pid: 1, tid: 1, ts: i * 100, dur: 80, args: { [evil]: evil, "Input Dims": evil } });
+  }
+  events.push({ ph: "X", cat: "user_annotation", name: "ProfilerStep#1", pid: 1, tid: 1, ts: 0, dur: 4000 });
+  events.push({ ph: "M", name: "process_name", pid: 1, args: { name: evil } }, { ph: "M", name: "thread_name", pid: 1, tid: 1, args: { name: evil } });
+  fs.writeFileSync(path.join(folder, `a_1.pt.trace.json`), JSON.stringify({ traceName: evil, mm: { model: evil }, distributedInfo: { rank: 0 }, traceEvents: events }));
+  const hostile = await startViewer(folder);
+  const { page, go, check, close } = await openPage(hostile.url);
+  for (const name of pages) {
+    await go(name);
+    assert.equal(await page.locator("main img, main script, nav img, header img").count(), 0, name);
+  }
+  await go("timeline");
+  await page.locator("input[type=search]").first().fill("<img");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.querySelector(".bottom .panel-body").textContent.includes("onerror"));
+  assert.equal(await page.locator("main img, main script").count(), 0);
+  check();
+  await close();
+  await hostile.stop();
+  fs.rmSync(folder, { recursive: true });
+});
