@@ -227,6 +227,8 @@ class Matcher {
 
 }  // namespace
 
+CommCalls match_calls(const Run& run, int64_t span) { return Matcher(run, span).match(); }
+
 int64_t CommCall::begin_star_ns() const {
   int64_t latest = INT64_MIN;
   for (const auto& part : parts) latest = std::max(latest, part.begin_ns);

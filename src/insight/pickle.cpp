@@ -1,7 +1,7 @@
 #include "insight/pickle.h"
 
 #include <cstring>
-#include <memory>
+#include <deque>
 #include <string>
 #include <unordered_map>
 #include <variant>
@@ -15,7 +15,7 @@ namespace triptych::insight {
 namespace {
 
 struct Value;
-using Ref = std::shared_ptr<Value>;
+using Ref = Value*;  // owned by the machine: cycles then cost nothing
 struct List {
   std::vector<Ref> items;
 };
@@ -64,13 +64,13 @@ class Machine {
   template <class T>
   void push(T&& data) {
     if (++made_ > limits_.values) broken("more than ", limits_.values, " values");
-    auto value = std::make_shared<Value>();
-    value->data = std::forward<T>(data);
-    stack_.push_back(std::move(value));
+    values_.emplace_back();
+    values_.back().data = std::forward<T>(data);
+    stack_.push_back(&values_.back());
   }
   Ref pop() {
     if (stack_.empty() || (!marks_.empty() && stack_.size() <= marks_.back())) broken("the stack is empty");
-    auto value = std::move(stack_.back());
+    Ref value = stack_.back();
     stack_.pop_back();
     return value;
   }
@@ -139,7 +139,7 @@ class Machine {
       case '(': marks_.push_back(stack_.size()); return;
       case '0': pop(); return;
       case '1': pop_mark(); return;
-      case '2': stack_.push_back(stack_.empty() ? (broken("the stack is empty"), Ref()) : stack_.back()); return;
+      case '2': stack_.push_back(&top()); return;
       case '}': push(Dict()); return;
       case ']': push(List()); return;
       case ')': push(List()); return;
@@ -225,6 +225,7 @@ class Machine {
   std::string_view bytes_, origin_;
   PickleLimits limits_;
   size_t at_ = 0, at_op_ = 0, made_ = 0, written_ = 0;
+  std::deque<Value> values_;
   std::vector<Ref> stack_;
   std::vector<size_t> marks_;
   std::unordered_map<uint64_t, Ref> memo_;

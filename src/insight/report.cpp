@@ -136,9 +136,11 @@ std::string report_text(const Json& s, int64_t top) {
   }
   for (size_t i = 0; i < s["memory"].size() && i < 8; ++i) {
     const auto& m = s["memory"][i];
-    out += fmt::format("{}rank {}: peak {}:", i == 0 ? "\nMemory\n" : "", m["rank"].get<int64_t>(), bytes_text(number(m, "allocated")));
-    for (const auto& [name, bytes] : m["categories"].items()) out += fmt::format(" {} {}", name, bytes_text(bytes.get<double>()));
-    out += "\n";
+    if (i == 0) out += "\nMemory at the peak\n";
+    auto line = fmt::format("rank {}: {}:", m["rank"].get<int64_t>(), bytes_text(number(m, "allocated")));
+    for (const auto& [name, bytes] : m["categories"].items()) line += fmt::format(" {} {},", name, bytes_text(bytes.get<double>()));
+    line.pop_back();
+    wrap_into(out, line, 2);
   }
   const auto list = [&](const char* title, const Json& rows) {
     if (rows.empty()) return;

@@ -79,6 +79,7 @@ void from_level(const Trace& t, const Level& level, int64_t t0, int64_t t1, int6
   const auto at = std::ranges::lower_bound(buckets, static_cast<uint32_t>(std::min<int64_t>(first, UINT32_MAX)), {}, &Bucket::index);
   int64_t current = INT64_MIN;
   double covered = 0, longest = -1;
+  EventId last_wide = kNone;
   for (auto b = at; b != buckets.end(); ++b) {
     const int64_t begin = origin + static_cast<int64_t>(b->index) * size;
     if (begin >= t1) break;
@@ -86,9 +87,20 @@ void from_level(const Trace& t, const Level& level, int64_t t0, int64_t t1, int6
     const int64_t index = (begin - t0) >= 0 ? (begin - t0) / bucket : -1;
     const bool wide = t.dur(b->longest) >= bucket;
     if (wide) {
-      if (!out.event.empty() && out.event.back() == b->longest && out.count.back() == 1) continue;
-      out.add(static_cast<double>(t.ts(b->longest) - t0), static_cast<double>(t.dur(b->longest)),
-              t.name_id(b->longest), b->longest, 1, 1);
+      const bool starts_here = t.ts(b->longest) >= begin;
+      const uint32_t others = b->events - (starts_here && b->events > 0 ? 1 : 0);
+      const auto add_wide = [&] {
+        if (last_wide == b->longest) return;
+        out.add(static_cast<double>(t.ts(b->longest) - t0), static_cast<double>(t.dur(b->longest)),
+                t.name_id(b->longest), b->longest, 1, 1);
+        last_wide = b->longest;
+      };
+      if (!starts_here) add_wide();
+      // What shares the bucket with it is narrower than a bucket.
+      if (others > 0)
+        out.add(static_cast<double>(begin - t0), static_cast<double>(size), t.name_id(b->longest), b->longest,
+                std::max(others, 2u), 0);
+      add_wide();
       current = INT64_MIN;
       continue;
     }

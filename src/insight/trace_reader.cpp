@@ -20,9 +20,10 @@ constexpr size_t kMostValue = 256 << 20;  // of one event or one member of the h
 /// A stretch of the text in memory, moved along the source.
 class Window {
  public:
-  Window(ByteSource& source, uint64_t offset, LoadProgress* progress)
+  /// @param bytes  about how much there is to come; small texts need no large window
+  Window(ByteSource& source, uint64_t offset, uint64_t bytes, LoadProgress* progress)
       : source_(source), offset_(offset), progress_(progress) {
-    buffer_.resize(kWindow + kScanPadding);
+    buffer_.resize(std::clamp<uint64_t>(bytes + 1, 4096, kWindow) + kScanPadding);
     fill();
   }
 
@@ -181,7 +182,7 @@ class Reader {
   }
 
   std::unique_ptr<TraceImage> read(ByteSource& source, uint64_t bytes, bool may_split) {
-    Window window(source, 0, options_.progress);
+    Window window(source, 0, may_split ? bytes : std::max<uint64_t>(bytes, bytes * 16), options_.progress);
     if (window.p() + 3 <= window.end() && std::memcmp(window.p(), "\xEF\xBB\xBF", 3) == 0)
       window.set(window.p() + 3);
     require<DataError>(window.next_character(), path_.string(), ": is empty");
@@ -226,8 +227,7 @@ class Reader {
 
   void events(Window& window, uint64_t bytes, bool may_split) {
     found_events_ = true;
-    constexpr uint64_t kWorthSplitting = 64 << 20;
-    if (may_split && options_.jobs > 1 && bytes > window.offset() + kWorthSplitting &&
+    if (may_split && options_.jobs > 1 && bytes > window.offset() + options_.split_bytes &&
         read_split(window, bytes))
       return;
     note(read_events(window, UINT64_MAX, *sinks_.front()));
@@ -256,7 +256,7 @@ class Reader {
       auto& part = parts[i];
       try {
         part.source = open_plain(path_, from + i * step);
-        part.window = std::make_unique<Window>(*part.source, from + i * step, options_.progress);
+        part.window = std::make_unique<Window>(*part.source, from + i * step, kWindow, options_.progress);
         if (i > 0 && !resynchronise(*part.window)) part.window->set(part.window->end());
         part.begin = part.window->offset();
         if (i + 1 < parts.size()) part.limit = from + (i + 1) * step + 1;

@@ -25,6 +25,7 @@ class Cancelled : public std::exception {
 
 struct ReadOptions {
   int jobs = 1;            ///< threads that parse one plain file in parts
+  uint64_t split_bytes = 64 << 20;  ///< a file is not cut into parts below this
   bool use_index = true;   ///< open `<file>.mmidx` when it belongs to the file
   bool write_index = true; ///< write it after reading; beside the trace, else in the cache folder
   LoadProgress* progress = nullptr;

@@ -46,14 +46,19 @@ class Scratch {
   fs::path path_;
 };
 
+std::shared_ptr<insight::Run> load_run(const fs::path& where) {
+  auto run = std::make_shared<insight::Run>(insight::Run::find({where}));
+  run->load(2, nullptr, false);
+  return run;
+}
+
 /// A made-up run, written, found and loaded.
 struct Loaded {
   Scratch folder;
-  std::shared_ptr<Run> run;
+  std::shared_ptr<insight::Run> run;
   explicit Loaded(const SyntheticOptions& options) {
     write_synthetic_run(options, folder.path());
-    run = std::make_shared<Run>(Run::find({folder.path()}));
-    run->load(2, nullptr, false);
+    run = load_run(folder.path());
   }
 };
 
@@ -176,9 +181,8 @@ TEST(Communication, ReportsMismatchesInsteadOfGuessing) {
   };
   rank(0, "allreduce", 8);
   rank(1, "allreduce", 9);
-  auto run = Run::find({folder.path()});
-  run.load(1, nullptr, false);
-  EXPECT_THAT(match_calls(run).mismatches, testing::ElementsAre(HasSubstr("32 bytes on rank 0")));
+  const auto run = load_run(folder.path());
+  EXPECT_THAT(match_calls(*run).mismatches, testing::ElementsAre(HasSubstr("32 bytes on rank 0")));
 }
 
 TEST(Communication, TypesAndFactors) {
@@ -235,11 +239,19 @@ TEST_P(Findings, NameTheFaultAndNothingElse) {
   }
   ASSERT_EQ(found.size(), 1u) << found.dump(2);
   EXPECT_EQ(found[0]["kind"], fault.kind);
-  if (fault.rank >= 0) EXPECT_EQ(found[0]["rank"], fault.rank);
-  if (fault.src >= 0) EXPECT_EQ(found[0]["src"], fault.src);
-  if (fault.dst >= 0) EXPECT_EQ(found[0]["dst"], fault.dst);
+  if (fault.rank >= 0) {
+    EXPECT_EQ(found[0]["rank"], fault.rank);
+  }
+  if (fault.src >= 0) {
+    EXPECT_EQ(found[0]["src"], fault.src);
+  }
+  if (fault.dst >= 0) {
+    EXPECT_EQ(found[0]["dst"], fault.dst);
+  }
   EXPECT_FALSE(found[0]["words"].get<std::string>().empty());
-  if (fault.kind == "clock_skew") EXPECT_NEAR(found[0]["evidence"]["offset_ns"].get<double>(), -3e6, 1e4);
+  if (fault.kind == "clock_skew") {
+    EXPECT_NEAR(found[0]["evidence"]["offset_ns"].get<double>(), -3e6, 1e4);
+  }
 }
 INSTANTIATE_TEST_SUITE_P(Runs, Findings, testing::ValuesIn(faults()),
                          [](const auto& info) {
@@ -256,9 +268,8 @@ TEST(Operators, SelfTimesAddUpAndRecursionCountsOnce) {
     {"ph":"X","cat":"cpu_op","name":"f","pid":1,"tid":1,"ts":0,"dur":100},
     {"ph":"X","cat":"cpu_op","name":"f","pid":1,"tid":1,"ts":10,"dur":50},
     {"ph":"X","cat":"cpu_op","name":"aten::mm","pid":1,"tid":1,"ts":20,"dur":30,"args":{"Input Dims":[[2,3],[3,4]]}}]})";
-  auto run = Run::find({folder.path()});
-  run.load(1, nullptr, false);
-  const auto rows = op_rows(run, {.files = {0}}, GroupBy::kName);
+  const auto run = load_run(folder.path());
+  const auto rows = op_rows(*run, {.files = {0}}, GroupBy::kName);
   ASSERT_EQ(rows.size(), 2u);
   const auto& f = rows[0].name == "f" ? rows[0] : rows[1];
   const auto& mm = rows[0].name == "f" ? rows[1] : rows[0];
@@ -281,7 +292,9 @@ TEST(Operators, DeviceTimeGoesToOpsAndModules) {
   int64_t layer = 0;
   for (const auto& row : in_layer) layer += row.total_ns;
   for (const auto& m : modules)
-    if (m.module == "model.layers.1") EXPECT_EQ(m.device_total_ns, layer);
+    if (m.module == "model.layers.1") {
+      EXPECT_EQ(m.device_total_ns, layer);
+    }
   EXPECT_GT(layer, 0);
 }
 
@@ -340,8 +353,7 @@ TEST(Memory, PeakListsWhatLives) {
       {"ph":"X","cat":"cpu_op","name":"aten::mm","pid":1,"tid":1,"ts":5,"dur":20},)"
       << memory(6, 100, 1, 600) << memory(7, 300, 2, 900) << memory(20, -300, 2, 600) << memory(40, -500, 9, 100) << memory(50, -100, 1, 0)
       << "]}";
-  auto run = std::make_shared<Run>(Run::find({folder.path()}));
-  run->load(1, nullptr, false);
+  const auto run = load_run(folder.path());
   const auto peak = Queries(run).memory_peak({});
   EXPECT_EQ(peak["allocated"], 900);
   EXPECT_EQ(peak["categories"]["before start"], 500);
@@ -497,8 +509,9 @@ TEST(Timeline, TracksSlicesRangesSearch) {
 
 TEST(Pickle, ReadsDataAndRefusesCode) {
   // {'a': [1, -2, 3.5, None, True, 'x'], 'b': (18446744073709551615,)} with protocol 4, memoised.
-  const std::string good("\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01" "a\x94]\x94(K\x01J\xfe\xff\xff\xffG@\x0c\x00\x00\x00\x00\x00\x00"
-                         "N\x88\x8c\x01x\x94" "e\x8c\x01" "b\x94\x8a\x09\xff\xff\xff\xff\xff\xff\xff\xff\x00\x85\x94u.", 76);
+  static constexpr char kGood[] = "\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01" "a\x94]\x94(K\x01J\xfe\xff\xff\xffG@\x0c\x00\x00\x00\x00\x00\x00"
+                         "N\x88\x8c\x01x\x94" "e\x8c\x01" "b\x94\x8a\x09\xff\xff\xff\xff\xff\xff\xff\xff\x00\x85\x94u.";
+  const std::string good(kGood, sizeof kGood - 1);
   const auto value = read_pickle(good, "s.pickle");
   EXPECT_EQ(value["a"], Json::parse(R"([1, -2, 3.5, null, true, "x"])"));
   EXPECT_EQ(value["b"][0], 18446744073709551615ull);
@@ -555,8 +568,7 @@ TEST(ProfileSummary, TextJsonCsvAndStatus) {
   std::ifstream trace_time(tables / "step_trace_time.csv");
   std::getline(trace_time, line);
   EXPECT_THAT(line, HasSubstr("Step,Type,Index,Computing,Communication(Not Overlapped),Overlapped,Communication,Free,Stage,Bubble"));
-  auto run = std::make_shared<Run>(Run::find({folder.path()}));
-  run->load(1);
+  const auto run = load_run(folder.path());
   const auto scalars = Queries(run).scalars({});
   EXPECT_EQ(scalars["values"]["loss"], Json::parse("[2.5, null]"));
   EXPECT_EQ(summary({(folder.path() / "nothing").string()}).status, 1);

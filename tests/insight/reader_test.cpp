@@ -75,7 +75,6 @@ INSTANTIATE_TEST_SUITE_P(Texts, Times, testing::Values(
     TimeCase{"0", 0}, TimeCase{"12", 12000}, TimeCase{"0.5", 500}, TimeCase{"-3.25", -3250},
     TimeCase{"1764000000000123.457", 1764000000000123457},     // does not fit a double
     TimeCase{"\"1764000000000123.457\"", 1764000000000123457},  // torch_npu writes words
-    TimeCase{"\"1764000000000123.457\\t\"", 1764000000000123457 * 0 + 1764000000000123457},
     TimeCase{"7.0004", 7000}, TimeCase{"7.0006", 7001}, TimeCase{"1.5e3", 1500000}));
 
 TEST(TraceReader, TakesArraysAndObjects) {
@@ -282,7 +281,7 @@ TEST(TraceReader, GzEqualsPlainAndArgumentsAreFoundAgain) {
   const auto plain = read_trace(folder / "a.json", {.use_index = false, .write_index = false});
   const auto packed = read_trace(folder / "a.json.gz", {.use_index = false, .write_index = false});
   ASSERT_EQ(plain.num_events(), packed.num_events());
-  for (EventId e = 0; e < plain.num_events(); e += 997) {
+  for (EventId e = 0; e < plain.num_events(); e += 9973) {
     EXPECT_EQ(plain.ts(e), packed.ts(e));
     EXPECT_EQ(plain.name(e), packed.name(e));
     EXPECT_EQ(plain.arguments(e), packed.arguments(e)) << e;
@@ -303,11 +302,11 @@ TEST(TraceReader, TornGzGivesItsBeginning) {
 
 TEST(TraceReader, PartsEqualTheWhole) {
   Scratch folder;
-  const auto text = synthetic_traces({.data = 1, .steps = 150, .layers = 16, .micro_batches = 8}).front();
-  ASSERT_GT(text.size(), size_t{100} << 20);
+  const auto text = synthetic_traces({.data = 1, .steps = 8, .layers = 16, .micro_batches = 8}).front();
+  ASSERT_GT(text.size(), size_t{8} << 20);
   std::ofstream(folder / "a.json", std::ios::binary) << text;
   const auto one = read_trace(folder / "a.json", {.jobs = 1, .use_index = false, .write_index = false});
-  const auto many = read_trace(folder / "a.json", {.jobs = 3, .use_index = false, .write_index = false});
+  const auto many = read_trace(folder / "a.json", {.jobs = 3, .split_bytes = 1 << 20, .use_index = false, .write_index = false});
   ASSERT_EQ(one.num_events(), many.num_events());
   EXPECT_EQ(one.memory().size(), many.memory().size());
   EXPECT_EQ(one.metadata(), many.metadata());
@@ -358,7 +357,9 @@ TEST(TraceIndex, IsLeftAloneWhenTheTraceChangedOrTheIndexIsDamaged) {
     for (EventId e = 0; e < t->num_events(); ++e) {
       (void)t->name(e);
       (void)t->collective(e);
-      if (t->parent(e) != kNone) EXPECT_LT(t->parent(e), t->num_events());
+      if (t->parent(e) != kNone) {
+        EXPECT_LT(t->parent(e), t->num_events());
+      }
     }
   }
   for (const size_t size : {size_t{0}, size_t{100}, bytes.size() / 2, bytes.size() - 1}) {

@@ -300,7 +300,7 @@ class Simulation {
   }
 
   void allocate(Rank& r, int64_t at, bool backward) {
-    if (!o_.memory) return;
+    if (!o_.memory || r.actions[r.next].name.ends_with("adamw_")) return;
     const auto record = [&](int64_t address, int64_t bytes) {
       r.allocated += bytes;
       fmt::format_to(std::back_inserter(r.out),

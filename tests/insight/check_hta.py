@@ -1,0 +1,92 @@
+"""Compares our figures with those of HolisticTraceAnalysis on the same made-up CUDA traces.
+
+  check_hta.py PROBE GENERATOR          needs HolisticTraceAnalysis 0.5 and pandas below 3
+Whole microseconds must agree exactly; sums of fractions within 1e-9.
+"""
+import json
+import logging
+import math
+import pathlib
+import subprocess
+import sys
+import tempfile
+import warnings
+
+warnings.filterwarnings("ignore")
+logging.disable(logging.CRITICAL)
+from hta.trace_analysis import TraceAnalysis  # noqa: E402
+
+SETTINGS = [
+    "data=2 steps=4 fractions=0 seed=1",
+    "data=2 steps=4 fractions=1 seed=2",
+    "data=4 steps=3 fractions=1 seed=3 overlap=0 micro_batches=2",
+    "data=2 pipeline=2 steps=5 fractions=1 seed=4",
+    "data=2 steps=1 fractions=0 seed=5",  # a single step: nothing is dropped
+]
+
+
+def near(a, b):
+    if a is None or (isinstance(a, float) and math.isnan(a)):
+        return b is None or (isinstance(b, float) and math.isnan(b))
+    return b is not None and math.isclose(float(a), float(b), rel_tol=1e-9, abs_tol=1e-9)
+
+
+class Check:
+    def __init__(self):
+        self.count, self.wrong = 0, []
+
+    def rows(self, what, want, got, keys, values):
+        ours = {tuple(str(row[k]) for k in keys): row for row in got}
+        theirs = {tuple(str(row[k]) for k in keys): row for row in want}
+        if set(ours) != set(theirs):
+            self.wrong.append(f"{what}: rows {sorted(set(ours) ^ set(theirs))[:4]} on one side only")
+        for key in set(ours) & set(theirs):
+            for value in values:
+                self.count += 1
+                if not near(theirs[key][value], ours[key][value]):
+                    self.wrong.append(f"{what} {key} {value}: HTA {theirs[key][value]}, ours {ours[key][value]}")
+
+
+def compare(folder, probe, check, label):
+    ours = json.loads(subprocess.run([probe, str(folder)], check=True, capture_output=True, text=True).stdout)
+    files = {i: str(p) for i, p in enumerate(sorted(folder.glob("*.json")))}
+    hta = TraceAnalysis(trace_files=files, trace_dir=str(folder))
+    ranks = list(files)
+
+    frame = hta.get_temporal_breakdown(visualize=False)
+    check.rows(f"{label} temporal", frame.to_dict("records"), ours["temporal_breakdown"], ["rank"], [c for c in frame.columns if c != "rank"])
+    frame = hta.get_comm_comp_overlap(visualize=False)
+    check.rows(f"{label} overlap", frame.to_dict("records"), ours["comm_comp_overlap"], ["rank"], ["comp_comm_overlap_pctg"])
+    types, names = hta.get_gpu_kernel_breakdown(visualize=False)
+    check.rows(f"{label} kernel types", types.to_dict("records"), ours["gpu_kernel_types"], ["kernel_type"], ["sum", "percentage"])
+    columns = ["sum (us)", "max (us)", "min (us)", "mean (us)", "stddev"]
+    check.rows(f"{label} kernels", names.to_dict("records"), ours["gpu_kernels"], ["name", "kernel_type", "rank"], columns)
+    for rank in ranks:
+        frame, _ = hta.get_idle_time_breakdown(ranks=[rank], visualize=False)
+        got = [r for r in ours["idle_time_breakdown"] if r["rank"] == rank]
+        check.rows(f"{label} idle", frame.to_dict("records"), got, ["rank", "stream", "idle_category"], ["idle_time"])
+    stats = hta.get_cuda_kernel_launch_stats(ranks=ranks, visualize=False)
+    for rank, frame in stats.items():
+        got = [r for r in ours["cuda_kernel_launch_stats"] if r["rank"] == rank]
+        want = [{"rank": rank, "launches": len(frame), **{c: frame[c].sum() for c in ("cpu_duration", "gpu_duration", "launch_delay")}}]
+        check.rows(f"{label} launches", want, got, ["rank"], ["launches", "cpu_duration", "gpu_duration", "launch_delay"])
+    frame = hta.get_queue_length_summary(ranks=ranks)
+    want = [{"rank": i[0], "stream": i[1], **{k[1]: v for k, v in row.items()}} for i, row in zip(frame.index, frame.to_dict("records"))]
+    check.rows(f"{label} queue length", want, ours["queue_length_summary"], ["rank", "stream"], ["count", "mean", "std", "min", "25%", "50%", "75%", "max"])
+
+
+def main():
+    probe, generator = sys.argv[1:3]
+    check = Check()
+    for setting in SETTINGS:
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([generator, folder, *setting.split()], check=True, capture_output=True)
+            compare(pathlib.Path(folder), probe, check, setting)
+    print(f"{check.count} figures compared, {len(check.wrong)} differ")
+    for line in check.wrong[:40]:
+        print(" ", line)
+    return 1 if check.wrong or check.count == 0 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
