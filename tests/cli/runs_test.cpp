@@ -284,15 +284,15 @@ TEST_F(Runs, CheckpointsGoFromLayoutToLayout) {
   const auto model = model_with_even_heads();
   const std::vector<std::string> layouts = {
       "", " --nproc 2 --set parallel.tensor=2 --set parallel.sequence=true",
-      " --nproc 4 --set parallel.tensor=2",
       " --nproc 2 --set parallel.context=2 --set parallel.context_algorithm=ring",
-      " --nproc 4 --set parallel.tensor=4"};
+      " --nproc 4 --set parallel.tensor=2 --set parallel.pipeline=2"};
   const auto settings = " --set train.steps=4 --set model.path=" + model.string();
   for (const std::string precision : {"fp32", "bf16"}) {
     const auto random = "weights = \"random\"\nprecision = \"" + precision + "\"";
     train(run_file("whole_" + precision, "", random),
           " --set train.steps=6 --set model.path=" + model.string());
     for (size_t from = 0; from < layouts.size(); ++from) {
+      if (precision == "bf16" && from != 1) continue;
       const size_t to = (from + 1) % layouts.size();
       const auto name = fmt::format("from_{}_{}", from, precision);
       const auto file = run_file(name, "", random);
