@@ -13,7 +13,8 @@ SKIPPED = {"build", ".venv", ".git", "runs", "models"}  # "models" at the top: a
 
 def pages(root):
     for path in sorted(root.rglob("*.md")):
-        if path.relative_to(root).parts[0] not in SKIPPED:
+        parts = path.relative_to(root).parts
+        if parts[0] not in SKIPPED and "node_modules" not in parts:
             yield path
 
 
