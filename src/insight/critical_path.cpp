@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <unordered_set>
 
 #include "insight/timeline.h"
 #include "insight/trace_tree.h"
@@ -36,6 +37,7 @@ class Walker {
         add(kernel, begin, at, t_.work(kernel) == Work::kCommunication ? PathPart::kCommunication : PathPart::kCompute);
         at = begin;
         if (at <= step_.begin_ns) break;
+        visited_.insert(kernel);
         const EventId launch = t_.linked(kernel);
         const EventId before = kernel_before(kernel);
         const int64_t launched = launch == kNone ? INT64_MIN : t_.ts(launch);
@@ -66,16 +68,19 @@ class Walker {
     if (end > begin) parts_.push_back({file_, e, begin, end, bound});
   }
 
+  /// What had to end before the kernel could begin: the kernel before on its stream; or one of another
+  /// stream that ended later, which it waited for (the waits themselves are seldom recorded).
   EventId kernel_before(EventId kernel) const {
-    const auto& list = of_track_.at(t_.track_of(kernel));
-    const auto at = std::ranges::upper_bound(list, t_.ts(kernel), {}, [&](EventId e) { return t_.end(e); });
-    return at == list.begin() ? kNone : *std::prev(at);
+    const EventId own = latest(of_track_.at(t_.track_of(kernel)), t_.ts(kernel));
+    const EventId any = latest(by_end_, t_.ts(kernel));
+    return any != kNone && (own == kNone || t_.end(any) > t_.end(own)) ? any : own;
   }
 
-  /// The kernel that ended last at or before `at`.
-  EventId last_ended(int64_t at) const {
-    const auto behind = std::ranges::upper_bound(by_end_, at, {}, [&](EventId e) { return t_.end(e); });
-    return behind == by_end_.begin() ? kNone : *std::prev(behind);
+  /// The last of a list (by end) that ended at or before `at` and is not on the path yet.
+  EventId latest(const std::vector<EventId>& list, int64_t at) const {
+    auto behind = std::ranges::upper_bound(list, at, {}, [&](EventId e) { return t_.end(e); });
+    while (behind != list.begin() && visited_.contains(*std::prev(behind))) --behind;
+    return behind == list.begin() ? kNone : *std::prev(behind);
   }
 
   static bool waits_for_device(std::string_view name) {
@@ -100,7 +105,7 @@ class Walker {
     }
     from = std::min(std::max(from, step_.begin_ns), at - 1);
     if (deepest != kNone && waits_for_device(t_.name(deepest))) {
-      const EventId ended = last_ended(at);
+      const EventId ended = latest(by_end_, at);
       if (ended != kNone && t_.end(ended) > t_.ts(deepest)) {
         add(deepest, t_.end(ended), at, PathPart::kSync);
         at = t_.end(ended);
@@ -120,6 +125,7 @@ class Walker {
   Step step_;
   std::vector<EventId> by_end_;
   std::map<uint32_t, std::vector<EventId>> of_track_;
+  std::unordered_set<EventId> visited_;
   std::vector<PathPart> parts_;
 };
 

@@ -258,7 +258,9 @@ TEST(TraceReader, CutAtEveryByte) {
       EXPECT_GE(records, before) << "cut at " << cut;
       EXPECT_LE(records, all.num_events() + all.memory().size());
       before = records;
-      if (cut + 3 < whole.size()) EXPECT_TRUE(t.truncated()) << "cut at " << cut;
+      if (cut + 3 < whole.size()) {
+        EXPECT_TRUE(t.truncated()) << "cut at " << cut;
+      }
     } catch (const DataError&) {
       EXPECT_LT(cut, whole.find("traceEvents") + 16);
     }
