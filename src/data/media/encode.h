@@ -31,8 +31,8 @@ struct VideoEncodeOptions {
   int key_frame_every = 0;  ///< frames; 0 = the codec's default
 };
 
-/// Writes a clip in the container that the extension names (.mp4, .mkv): 4:2:0, BT.601 limited range,
-/// and marked as such. All frames have one size, even in both dims.
+/// Writes a clip in the container that the extension names (.mp4, .mkv): 4:2:0, BT.601 limited
+/// range, and marked as such. All frames have one size, even in both dims.
 /// @throws Error with FFmpeg's words, or naming the frame whose size differs.
 void write_video(const std::filesystem::path& path, std::span<const RgbImage> frames,
                  const VideoEncodeOptions& options = {});

@@ -113,8 +113,8 @@ VisionShare by_windows(const VisionIndex& all, const WindowCut& cut, const Visio
 VisionShare share_vision(std::span<const MediaGrid> grids, const VisionOptions& options,
                          int64_t context, int64_t rank, VisionContext choice,
                          BalanceVision balance) {
-  const bool alone = context == 1 || (balance == BalanceVision::kNone &&
-                                      choice != VisionContext::kDsp);
+  const bool alone =
+      context == 1 || (balance == BalanceVision::kNone && choice != VisionContext::kDsp);
   if (alone) {
     VisionShare share{.cells = {}, .index = vision_index(grids, options)};
     share.cells.resize(share.index.window_index.size());
