@@ -1,6 +1,6 @@
 // Reading traces and answering the timeline: bench_insight TRACE [JOBS]
-//   prints GB/s of the text, memory, reopening, tiles; benchmarks/reference/insight_hta.py measures HTA
-//   and pandas on the same file.
+//   prints GB/s of the text, memory, reopening, tiles; benchmarks/reference/insight_hta.py measures
+//   HTA and pandas on the same file.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -27,13 +27,17 @@ int main(int argc, char** argv) {
   double begin = steady_seconds();
   const auto trace = read_trace(path, {.jobs = jobs, .use_index = false, .write_index = false});
   double seconds = steady_seconds() - begin;
-  std::printf("read      %8.3f s  %6.3f GB/s on %d threads, %zu events, peak memory %.0f MB (0.25 x file + 200 = %.0f)\n", seconds,
-              bytes / seconds / 1e9, jobs, trace.num_events(), static_cast<double>(peak_resident_bytes()) / 1e6, 0.25 * bytes / 1e6 + 200);
+  std::printf(
+      "read      %8.3f s  %6.3f GB/s on %d threads, %zu events, peak memory %.0f MB (0.25 x file + "
+      "200 = %.0f)\n",
+      seconds, bytes / seconds / 1e9, jobs, trace.num_events(),
+      static_cast<double>(peak_resident_bytes()) / 1e6, 0.25 * bytes / 1e6 + 200);
   const auto index = TraceImage::index_beside(path);
   const auto identity = identify(path);
   begin = steady_seconds();
   TraceImage::write(trace, index, identity);
-  std::printf("index     %8.3f s  %.0f MB\n", steady_seconds() - begin, static_cast<double>(std::filesystem::file_size(index)) / 1e6);
+  std::printf("index     %8.3f s  %.0f MB\n", steady_seconds() - begin,
+              static_cast<double>(std::filesystem::file_size(index)) / 1e6);
   begin = steady_seconds();
   if (!TraceImage::open(index, path, identity)) return 1;
   std::printf("reopen    %8.3f s  (goal 0.3)\n", steady_seconds() - begin);
@@ -53,7 +57,8 @@ int main(int argc, char** argv) {
       latency.push_back(steady_seconds() - begin);
     }
   }
-  std::printf("4 tiles   %8.3f ms median, %.3f ms 95 %%, of all tracks (goal 20 ms)\n", 1e3 * median(latency), 1e3 * quantile(latency, 0.95));
+  std::printf("4 tiles   %8.3f ms median, %.3f ms 95 %%, of all tracks (goal 20 ms)\n",
+              1e3 * median(latency), 1e3 * quantile(latency, 0.95));
   begin = steady_seconds();
   const Queries queries(run);
   (void)queries.summary_document({}, 15);

@@ -21,11 +21,14 @@ using insight::Scope;
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
-void write_csv(const Queries& queries, const Json& summary, const Scope& scope, const fs::path& folder) {
+void write_csv(const Queries& queries, const Json& summary, const Scope& scope,
+               const fs::path& folder) {
   make_folders(folder);
   for (const auto& name : insight::table_names())
-    write_file_atomically(folder / (name + ".csv"), insight::to_csv(insight::table_by_name(queries, name, scope)));
-  write_file_atomically(folder / "step_trace_time.csv", insight::step_trace_csv(summary, queries.parallel_layout()));
+    write_file_atomically(folder / (name + ".csv"),
+                          insight::to_csv(insight::table_by_name(queries, name, scope)));
+  write_file_atomically(folder / "step_trace_time.csv",
+                        insight::step_trace_csv(summary, queries.parallel_layout()));
 }
 
 int run_summary(const Arguments& arguments, const fs::path& where) {
@@ -81,9 +84,12 @@ Command profile_command() {
       {"--fail-if", "EXPR", "summary: status 1 when it holds, e.g. \"exposed_comm>0.2\"", true},
   };
   command.details =
-      "summary reads the traces below DIR (a run's output folder, its traces, or those of PyTorch or "
-      "torch_npu), writes an index beside each so that the next reading takes no time, and prints how "
-      "each step's time splits, the top operators and kernels, communication, memory, and findings.";
+      "summary reads the traces below DIR (a run's output folder, its traces, or those of PyTorch "
+      "or "
+      "torch_npu), writes an index beside each so that the next reading takes no time, and prints "
+      "how "
+      "each step's time splits, the top operators and kernels, communication, memory, and "
+      "findings.";
   command.example = "triptych profile summary runs/quickstart --fail-if \"exposed_comm>0.2\"";
   command.status = "0 done, 1 failed or --fail-if holds, 2 wrong options (nothing was started).";
   command.run = run_profile;

@@ -45,7 +45,8 @@ double drift_of(const Ends& e) {
   return median(slopes);
 }
 
-std::vector<HostClock> clocks_of(const Run& run, int64_t span, std::map<int, std::string>& clock_name) {
+std::vector<HostClock> clocks_of(const Run& run, int64_t span,
+                                 std::map<int, std::string>& clock_name) {
   const auto ends = ends_by_file(run, span);
   std::map<std::string, Ends> hosts;
   std::map<std::string, int> ranks_of;
@@ -59,7 +60,8 @@ std::vector<HostClock> clocks_of(const Run& run, int64_t span, std::map<int, std
     if (e.distance.size() < 5 || ranks_of[clock_name[file]] < 2) continue;
     std::vector<double> others;
     for (const auto& [other, o] : ends)
-      if (other != file && clock_name[other] == clock_name[file]) others.push_back(median(o.distance));
+      if (other != file && clock_name[other] == clock_name[file])
+        others.push_back(median(o.distance));
     if (others.empty()) continue;
     const double own = median(e.distance);
     const double apart = std::abs(own - median(others));
@@ -103,9 +105,11 @@ std::vector<HostClock> clocks_of(const Run& run, int64_t span, std::map<int, std
 
 std::string host_of(const Trace& trace) {
   const auto& m = trace.metadata();
-  if (m.contains("mm") && m["mm"].is_object() && m["mm"].contains("host") && m["mm"]["host"].is_string())
+  if (m.contains("mm") && m["mm"].is_object() && m["mm"].contains("host") &&
+      m["mm"]["host"].is_string())
     return m["mm"]["host"].get<std::string>();
-  if (m.contains("host_name") && m["host_name"].is_string()) return m["host_name"].get<std::string>();
+  if (m.contains("host_name") && m["host_name"].is_string())
+    return m["host_name"].get<std::string>();
   return "";
 }
 

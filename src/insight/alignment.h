@@ -14,15 +14,16 @@ std::string host_of(const Trace& trace);
 /// What was found out about one host's clock.
 struct HostClock {
   std::string host;
-  int64_t offset_ns = 0;    ///< added to its times
-  double drift = 0;         ///< ns per ns that remain after the offset (not applied)
+  int64_t offset_ns = 0;  ///< added to its times
+  double drift = 0;       ///< ns per ns that remain after the offset (not applied)
   int64_t residual_p95_ns = 0;
-  int64_t calls = 0;        ///< collectives that it was estimated from
+  int64_t calls = 0;  ///< collectives that it was estimated from
 };
 
-/// Ranks of one host share a clock. A blocking collective ends everywhere at about the same instant:
-/// the offset of a host is the median of (median end over the ranks - end on this host) over all
-/// matched collectives. Sets TraceFile::offset_ns of all files; the most frequent host keeps 0.
+/// Ranks of one host share a clock. A blocking collective ends everywhere at about the same
+/// instant: the offset of a host is the median of (median end over the ranks - end on this host)
+/// over all matched collectives. Sets TraceFile::offset_ns of all files; the most frequent host
+/// keeps 0.
 std::vector<HostClock> align_clocks(Run& run);
 
 /// The estimate without setting anything, from the times as they are aligned now: what remains.

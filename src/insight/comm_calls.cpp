@@ -33,14 +33,16 @@ Source source_of(const Trace& t) {
 
 bool belongs(Source source, const Trace& t, EventId e) {
   switch (source) {
-    case Source::kRecords: return t.category(e) == Category::kCollective;
+    case Source::kRecords:
+      return t.category(e) == Category::kCollective;
     case Source::kKernels:
       return t.category(e) == Category::kKernel && t.work(e) == Work::kCommunication;
     case Source::kGloo:
       return t.category(e) == Category::kUserAnnotation && t.work(e) == Work::kCommunication;
     case Source::kC10d:
       return t.category(e) == Category::kCpuOp && t.work(e) == Work::kCommunication;
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -86,9 +88,11 @@ class Matcher {
       if (group.size == 0) group.size = static_cast<int64_t>(group.ranks.size());
     for (auto& call : out_.calls) {
       const auto& group = out_.groups[static_cast<size_t>(call.group)];
-      call.complete = call.parts.size() >= (call.message ? 2u : std::max<size_t>(1, static_cast<size_t>(group.size)));
+      call.complete = call.parts.size() >=
+                      (call.message ? 2u : std::max<size_t>(1, static_cast<size_t>(group.size)));
     }
-    std::ranges::stable_sort(out_.calls, {}, [](const CommCall& c) { return c.parts.front().begin_ns; });
+    std::ranges::stable_sort(out_.calls, {},
+                             [](const CommCall& c) { return c.parts.front().begin_ns; });
     return std::move(out_);
   }
 
@@ -136,7 +140,8 @@ class Matcher {
     if (message && type == "send" && src < 0) src = run_file.rank;
     if (message && type == "recv" && dst < 0) dst = run_file.rank;
     if (message && (src < 0 || dst < 0)) {
-      const auto* op = t.op(e);  // c10d::send(tensors, group, peer, tag): the third value is the peer
+      const auto* op =
+          t.op(e);  // c10d::send(tensors, group, peer, tag): the third value is the peer
       const auto peer = op ? peer_of(t.string(op->concrete)) : -1;
       if (type == "send") dst = peer;
       if (type == "recv") src = peer;
@@ -146,7 +151,8 @@ class Matcher {
     std::string key;
     bool listed = false;
     if (message && src >= 0 && dst >= 0) {
-      group.name = (tag.empty() ? "" : tag + " ") + std::to_string(src) + " to " + std::to_string(dst);
+      group.name =
+          (tag.empty() ? "" : tag + " ") + std::to_string(src) + " to " + std::to_string(dst);
       group.ranks = {std::min(src, dst), std::max(src, dst)};
       group.size = 2;
       listed = true;
@@ -156,7 +162,8 @@ class Matcher {
       if (group.ranks.empty()) group.ranks = ranks_of_config(t, group.name);
       listed = !group.ranks.empty();
       std::ranges::sort(group.ranks);
-      group.size = c && c->group_size > 0 ? c->group_size : static_cast<int64_t>(group.ranks.size());
+      group.size =
+          c && c->group_size > 0 ? c->group_size : static_cast<int64_t>(group.ranks.size());
       key = "group " + group.name + " " + tag + " ";
       for (const auto r : group.ranks) key += std::to_string(r) + ",";
     }
@@ -184,8 +191,8 @@ class Matcher {
       call.message = message;
       call.src = src;
       call.dst = dst;
-    } else if (call.type != type || (call.bytes != bytes && bytes >= 0 && call.bytes >= 0 &&
-                                     !has(type, "all_to_all"))) {
+    } else if (call.type != type ||
+               (call.bytes != bytes && bytes >= 0 && call.bytes >= 0 && !has(type, "all_to_all"))) {
       const auto& group = out_.groups[static_cast<size_t>(key.group)];
       if (out_.mismatches.size() < 100)
         out_.mismatches.push_back(
@@ -227,6 +234,8 @@ class Matcher {
 
 }  // namespace
 
+CommCalls match_calls(const Run& run, int64_t span) { return Matcher(run, span).match(); }
+
 int64_t CommCall::begin_star_ns() const {
   int64_t latest = INT64_MIN;
   for (const auto& part : parts) latest = std::max(latest, part.begin_ns);
@@ -252,16 +261,25 @@ int64_t CommCall::wait_ns(const CommPart& part) const {
 std::string collective_type(std::string_view name) {
   std::string lower;
   for (const char c : name.substr(0, name.find_first_of("(<")))
-    if (c != '_' && c != ':' && c != '-') lower += static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+    if (c != '_' && c != ':' && c != '-')
+      lower += static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
   struct Pair {
     const char *part, *type;
   };
-  static constexpr Pair kPairs[] = {
-      {"reducescatter", "reduce_scatter"}, {"allreduce", "all_reduce"}, {"allgather", "all_gather"},
-      {"alltoall", "all_to_all"},          {"sendrecv", "send_recv"},   {"broadcast", "broadcast"},
-      {"scatter", "scatter"},              {"gather", "gather"},        {"reduce", "reduce"},
-      {"barrier", "barrier"},              {"recv", "recv"},            {"receive", "recv"},
-      {"send", "send"},                    {"wait", "wait"}};
+  static constexpr Pair kPairs[] = {{"reducescatter", "reduce_scatter"},
+                                    {"allreduce", "all_reduce"},
+                                    {"allgather", "all_gather"},
+                                    {"alltoall", "all_to_all"},
+                                    {"sendrecv", "send_recv"},
+                                    {"broadcast", "broadcast"},
+                                    {"scatter", "scatter"},
+                                    {"gather", "gather"},
+                                    {"reduce", "reduce"},
+                                    {"barrier", "barrier"},
+                                    {"recv", "recv"},
+                                    {"receive", "recv"},
+                                    {"send", "send"},
+                                    {"wait", "wait"}};
   for (const auto& [part, type] : kPairs)
     if (has(lower, part)) return type;
   return std::string(name.substr(0, 64));
@@ -284,7 +302,8 @@ std::vector<int64_t> parse_ranks(std::string_view text) {
       continue;
     }
     int64_t value = 0;
-    const auto [behind, error] = std::from_chars(text.data() + at, text.data() + text.size(), value);
+    const auto [behind, error] =
+        std::from_chars(text.data() + at, text.data() + text.size(), value);
     if (error != std::errc()) return {};
     ranks.push_back(value);
     at = static_cast<size_t>(behind - text.data());

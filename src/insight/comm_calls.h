@@ -19,13 +19,13 @@ struct CommPart {
 
 /// One collective, or one message, matched over the ranks that were profiled.
 struct CommCall {
-  int group = 0;             ///< into CommCalls::groups
-  std::string type;          ///< "all_reduce", "all_gather", "send_recv", ...
-  int64_t sequence = 0;      ///< within the group
-  int64_t bytes = -1;        ///< payload S of section 2.3; -1 unknown
+  int group = 0;         ///< into CommCalls::groups
+  std::string type;      ///< "all_reduce", "all_gather", "send_recv", ...
+  int64_t sequence = 0;  ///< within the group
+  int64_t bytes = -1;    ///< payload S of section 2.3; -1 unknown
   bool message = false;
   int64_t src = -1, dst = -1;
-  bool complete = false;     ///< every member of the group is here
+  bool complete = false;        ///< every member of the group is here
   std::vector<CommPart> parts;  ///< by rank
 
   int64_t begin_star_ns() const;  ///< when the last rank came

@@ -37,7 +37,9 @@ class LinkTable {
       link.dst = dst;
       const auto a = hosts_.find(src), b = hosts_.find(dst);
       const bool known = a != hosts_.end() && b != hosts_.end();
-      link.transport = src == dst ? "local" : !known || a->second == b->second ? "same host" : "other host";
+      link.transport = src == dst                         ? "local"
+                       : !known || a->second == b->second ? "same host"
+                                                          : "other host";
     }
     link.bytes += bytes;
     link.time_ns += ns;
@@ -76,7 +78,8 @@ void spread(LinkTable& table, const CommCall& call, const CommGroup& group) {
         if (a != b) table.add(a, b, S / static_cast<double>(n), ns, true);
     return;
   }
-  if (call.type != "all_reduce" && call.type != "all_gather" && call.type != "reduce_scatter") return;
+  if (call.type != "all_reduce" && call.type != "all_gather" && call.type != "reduce_scatter")
+    return;
   for (int64_t i = 0; i < n; ++i)  // a ring
     table.add(ranks[static_cast<size_t>(i)], ranks[static_cast<size_t>((i + 1) % n)],
               bus_factor(call.type, n) * S, ns, true);
@@ -91,7 +94,8 @@ std::string group_label(const CommGroup& group) {
 }
 
 std::string no_communication_text() {
-  return "no communication was recorded; a run on several ranks records it with profile.level = 1, and "
+  return "no communication was recorded; a run on several ranks records it with profile.level = 1, "
+         "and "
          "PyTorch with NCCL since 2.2";
 }
 
@@ -105,7 +109,8 @@ CommCalls calls_of_step(const Run& run, const CommCalls& calls, int64_t step) {
   return out;
 }
 
-std::vector<Link> links_of(const Run& run, const CommCalls& calls, std::string_view group, std::string_view type) {
+std::vector<Link> links_of(const Run& run, const CommCalls& calls, std::string_view group,
+                           std::string_view type) {
   LinkTable table(run);
   for (const auto& call : calls.calls)
     if (in_group(calls, call, group) && has_type(call, type))
@@ -155,7 +160,8 @@ std::vector<SlowLink> slow_links(const Run& run, const CommCalls& calls) {
     const double usual = list.size() == 2 ? std::max(speeds[0], speeds[1]) : median(speeds);
     for (size_t i = 0; i < list.size(); ++i) {
       if (speeds[i] >= 0.5 * usual) continue;
-      out.push_back({list[i]->src, list[i]->dst, speeds[i], usual, robust_z(logs[i], logs), list[i]->large, false});
+      out.push_back({list[i]->src, list[i]->dst, speeds[i], usual, robust_z(logs[i], logs),
+                     list[i]->large, false});
     }
   }
   // Collectives show no single link: a slow group among its like is all there is to say, and of two
@@ -178,7 +184,8 @@ std::vector<SlowLink> slow_links(const Run& run, const CommCalls& calls) {
       const double speed = speeds[i++];
       const auto& group = calls.groups[static_cast<size_t>(g)];
       if (speed >= 0.5 * usual || list.size() < 3 || group.ranks.size() != 2) continue;
-      out.push_back({group.ranks[0], group.ranks[1], speed, usual, 0, static_cast<int64_t>(list.size()), true});
+      out.push_back({group.ranks[0], group.ranks[1], speed, usual, 0,
+                     static_cast<int64_t>(list.size()), true});
     }
   }
   return out;
@@ -211,26 +218,46 @@ Json comm_groups_json(const CommCalls& calls) {
   for (const auto& [key, s] : sums) {
     const auto& g = calls.groups[static_cast<size_t>(key.first)];
     const double seconds = static_cast<double>(s.transit) / 1e9;
-    groups.push_back({{"group", group_label(g)}, {"name", g.name}, {"tag", g.tag}, {"size", g.size},
-                      {"ranks", g.ranks}, {"type", key.second}, {"calls", s.calls}, {"bytes", s.bytes},
-                      {"transit_ns", s.transit}, {"wait_ns", s.wait}, {"elapsed_ns", s.elapsed},
-                      {"algorithm_bandwidth", seconds > 0 ? static_cast<double>(s.bytes) / seconds : 0},
-                      {"bus_bandwidth", seconds > 0 ? s.bus_bytes / seconds : 0},
-                      {"calls_without_bytes", s.unknown}});
+    groups.push_back(
+        {{"group", group_label(g)},
+         {"name", g.name},
+         {"tag", g.tag},
+         {"size", g.size},
+         {"ranks", g.ranks},
+         {"type", key.second},
+         {"calls", s.calls},
+         {"bytes", s.bytes},
+         {"transit_ns", s.transit},
+         {"wait_ns", s.wait},
+         {"elapsed_ns", s.elapsed},
+         {"algorithm_bandwidth", seconds > 0 ? static_cast<double>(s.bytes) / seconds : 0},
+         {"bus_bandwidth", seconds > 0 ? s.bus_bytes / seconds : 0},
+         {"calls_without_bytes", s.unknown}});
   }
-  Json out{{"groups", groups}, {"rows", groups}, {"source", calls.source}, {"mismatches", calls.mismatches}};
+  Json out{{"groups", groups},
+           {"rows", groups},
+           {"source", calls.source},
+           {"mismatches", calls.mismatches}};
   if (calls.calls.empty()) out["empty"] = no_communication_text();
   return out;
 }
 
-Json comm_matrix_json(const Run& run, const CommCalls& calls, std::string_view group, std::string_view type) {
+Json comm_matrix_json(const Run& run, const CommCalls& calls, std::string_view group,
+                      std::string_view type) {
   Json cells = Json::array();
   std::vector<int64_t> ranks = run.ranks();
   for (const auto& link : links_of(run, calls, group, type)) {
-    cells.push_back({{"src", link.src}, {"dst", link.dst}, {"bytes", link.bytes}, {"time_ns", link.time_ns},
-                     {"bandwidth", link.bandwidth()}, {"count", link.count}, {"transport", link.transport},
-                     {"large_share", link.count ? static_cast<double>(link.large) / static_cast<double>(link.count) : 0},
-                     {"estimated", link.estimated}});
+    cells.push_back(
+        {{"src", link.src},
+         {"dst", link.dst},
+         {"bytes", link.bytes},
+         {"time_ns", link.time_ns},
+         {"bandwidth", link.bandwidth()},
+         {"count", link.count},
+         {"transport", link.transport},
+         {"large_share",
+          link.count ? static_cast<double>(link.large) / static_cast<double>(link.count) : 0},
+         {"estimated", link.estimated}});
     for (const auto rank : {link.src, link.dst})
       if (std::ranges::find(ranks, rank) == ranks.end()) ranks.push_back(rank);
   }
@@ -240,13 +267,14 @@ Json comm_matrix_json(const Run& run, const CommCalls& calls, std::string_view g
     if (std::ranges::find(types, call.type) == types.end()) types.push_back(call.type);
   Json out{{"ranks", ranks}, {"types", types}, {"cells", cells}, {"rows", cells}};
   if (cells.empty())
-    out["empty"] = calls.calls.empty() ? no_communication_text()
-                                       : "no message or collective between two profiled ranks; profile more ranks";
+    out["empty"] = calls.calls.empty()
+                       ? no_communication_text()
+                       : "no message or collective between two profiled ranks; profile more ranks";
   return out;
 }
 
-Json comm_calls_json(const CommCalls& calls, std::string_view group, std::string_view type, int64_t offset,
-                     int64_t limit, std::string_view sort) {
+Json comm_calls_json(const CommCalls& calls, std::string_view group, std::string_view type,
+                     int64_t offset, int64_t limit, std::string_view sort) {
   std::vector<const CommCall*> chosen;
   for (const auto& call : calls.calls)
     if (in_group(calls, call, group) && has_type(call, type)) chosen.push_back(&call);
@@ -255,24 +283,45 @@ Json comm_calls_json(const CommCalls& calls, std::string_view group, std::string
     for (const auto& part : c.parts) most = std::max(most, c.wait_ns(part));
     return most;
   };
-  if (sort == "-wait_ns") std::ranges::stable_sort(chosen, std::ranges::greater(), [&](const auto* c) { return longest_wait(*c); });
-  if (sort == "-transit_ns") std::ranges::stable_sort(chosen, std::ranges::greater(), [](const auto* c) { return c->transit_ns(); });
-  if (sort == "-bytes") std::ranges::stable_sort(chosen, std::ranges::greater(), [](const auto* c) { return c->bytes; });
+  if (sort == "-wait_ns")
+    std::ranges::stable_sort(chosen, std::ranges::greater(),
+                             [&](const auto* c) { return longest_wait(*c); });
+  if (sort == "-transit_ns")
+    std::ranges::stable_sort(chosen, std::ranges::greater(),
+                             [](const auto* c) { return c->transit_ns(); });
+  if (sort == "-bytes")
+    std::ranges::stable_sort(chosen, std::ranges::greater(),
+                             [](const auto* c) { return c->bytes; });
   Json rows = Json::array();
   const auto first = static_cast<size_t>(std::max<int64_t>(0, offset));
-  for (size_t i = first; i < chosen.size() && i < first + static_cast<size_t>(std::max<int64_t>(0, limit)); ++i) {
+  for (size_t i = first;
+       i < chosen.size() && i < first + static_cast<size_t>(std::max<int64_t>(0, limit)); ++i) {
     const CommCall& c = *chosen[i];
     const auto& g = calls.groups[static_cast<size_t>(c.group)];
     Json parts = Json::array();
     for (const auto& p : c.parts)
-      parts.push_back({{"rank", p.rank}, {"id", slice_id(p.file, p.event)}, {"begin_ns", p.begin_ns},
-                       {"end_ns", p.end_ns}, {"wait_ns", c.wait_ns(p)}});
+      parts.push_back({{"rank", p.rank},
+                       {"id", slice_id(p.file, p.event)},
+                       {"begin_ns", p.begin_ns},
+                       {"end_ns", p.end_ns},
+                       {"wait_ns", c.wait_ns(p)}});
     const int64_t transit = c.transit_ns();
-    const double algorithm = transit > 0 && c.bytes > 0 ? static_cast<double>(c.bytes) / static_cast<double>(transit) * 1e9 : 0;
-    rows.push_back({{"group", group_label(g)}, {"tag", g.tag}, {"type", c.type}, {"sequence", c.sequence},
-                    {"bytes", c.bytes}, {"src", c.src}, {"dst", c.dst}, {"complete", c.complete},
-                    {"begin_ns", c.parts.front().begin_ns}, {"transit_ns", transit}, {"wait_ns", longest_wait(c)},
-                    {"algorithm_bandwidth", algorithm}, {"bus_bandwidth", algorithm * bus_factor(c.type, g.size)},
+    const double algorithm = transit > 0 && c.bytes > 0
+                                 ? static_cast<double>(c.bytes) / static_cast<double>(transit) * 1e9
+                                 : 0;
+    rows.push_back({{"group", group_label(g)},
+                    {"tag", g.tag},
+                    {"type", c.type},
+                    {"sequence", c.sequence},
+                    {"bytes", c.bytes},
+                    {"src", c.src},
+                    {"dst", c.dst},
+                    {"complete", c.complete},
+                    {"begin_ns", c.parts.front().begin_ns},
+                    {"transit_ns", transit},
+                    {"wait_ns", longest_wait(c)},
+                    {"algorithm_bandwidth", algorithm},
+                    {"bus_bandwidth", algorithm * bus_factor(c.type, g.size)},
                     {"parts", std::move(parts)}});
   }
   Json out{{"rows", std::move(rows)}, {"total", chosen.size()}};
@@ -283,8 +332,12 @@ Json comm_calls_json(const CommCalls& calls, std::string_view group, std::string
 Json comm_ranks_json(const CommCalls& calls, std::string_view group) {
   Json rows = Json::array();
   for (const auto& r : rank_comm(calls, group))
-    rows.push_back({{"rank", r.rank}, {"calls", r.calls}, {"elapsed_ns", r.elapsed_ns}, {"transit_ns", r.transit_ns},
-                    {"wait_ns", r.wait_ns}, {"sync_ratio", r.sync_ratio()},
+    rows.push_back({{"rank", r.rank},
+                    {"calls", r.calls},
+                    {"elapsed_ns", r.elapsed_ns},
+                    {"transit_ns", r.transit_ns},
+                    {"wait_ns", r.wait_ns},
+                    {"sync_ratio", r.sync_ratio()},
                     {"late_ns", r.late_ns / static_cast<double>(std::max<int64_t>(1, r.calls))},
                     {"last_share", r.last_share}});
   Json out{{"rows", std::move(rows)}};
@@ -295,12 +348,23 @@ Json comm_ranks_json(const CommCalls& calls, std::string_view group) {
 Json comm_links_json(const Run& run, const CommCalls& calls) {
   Json slow = Json::array(), rows = Json::array();
   for (const auto& s : slow_links(run, calls))
-    slow.push_back({{"src", s.src}, {"dst", s.dst}, {"bandwidth", s.bandwidth}, {"usual_bandwidth", s.usual},
-                    {"z", s.z}, {"messages", s.messages}, {"estimated", s.estimated}});
+    slow.push_back({{"src", s.src},
+                    {"dst", s.dst},
+                    {"bandwidth", s.bandwidth},
+                    {"usual_bandwidth", s.usual},
+                    {"z", s.z},
+                    {"messages", s.messages},
+                    {"estimated", s.estimated}});
   for (const auto& link : links_of(run, calls, "", ""))
-    rows.push_back({{"src", link.src}, {"dst", link.dst}, {"transport", link.transport}, {"bytes", link.bytes},
-                    {"time_ns", link.time_ns}, {"bandwidth", link.bandwidth()}, {"count", link.count},
-                    {"large", link.large}, {"estimated", link.estimated}});
+    rows.push_back({{"src", link.src},
+                    {"dst", link.dst},
+                    {"transport", link.transport},
+                    {"bytes", link.bytes},
+                    {"time_ns", link.time_ns},
+                    {"bandwidth", link.bandwidth()},
+                    {"count", link.count},
+                    {"large", link.large},
+                    {"estimated", link.estimated}});
   Json out{{"rows", std::move(rows)}, {"slow", std::move(slow)}};
   if (calls.calls.empty()) out["empty"] = no_communication_text();
   return out;

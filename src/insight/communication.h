@@ -12,8 +12,8 @@
 
 namespace triptych::insight {
 
-/// One directed link between two ranks, over all messages and the parts of collectives that a ring or
-/// a mesh would send over it.
+/// One directed link between two ranks, over all messages and the parts of collectives that a ring
+/// or a mesh would send over it.
 struct Link {
   int64_t src = 0, dst = 0;
   double bytes = 0;
@@ -35,9 +35,11 @@ struct RankComm {
   int64_t rank = 0;
   int64_t calls = 0;
   double elapsed_ns = 0, transit_ns = 0, wait_ns = 0;
-  double late_ns = 0;   ///< sum over calls of begin - median begin
+  double late_ns = 0;     ///< sum over calls of begin - median begin
   double last_share = 0;  ///< share of the calls to which it came last
-  double sync_ratio() const { return wait_ns + transit_ns > 0 ? wait_ns / (wait_ns + transit_ns) : 0; }
+  double sync_ratio() const {
+    return wait_ns + transit_ns > 0 ? wait_ns / (wait_ns + transit_ns) : 0;
+  }
 };
 std::vector<RankComm> rank_comm(const CommCalls& calls, std::string_view group);
 
@@ -55,9 +57,10 @@ std::string group_label(const CommGroup& group);
 
 // The documents of the endpoints comm/*.
 Json comm_groups_json(const CommCalls& calls);
-Json comm_matrix_json(const Run& run, const CommCalls& calls, std::string_view group, std::string_view type);
-Json comm_calls_json(const CommCalls& calls, std::string_view group, std::string_view type, int64_t offset,
-                     int64_t limit, std::string_view sort);
+Json comm_matrix_json(const Run& run, const CommCalls& calls, std::string_view group,
+                      std::string_view type);
+Json comm_calls_json(const CommCalls& calls, std::string_view group, std::string_view type,
+                     int64_t offset, int64_t limit, std::string_view sort);
 Json comm_ranks_json(const CommCalls& calls, std::string_view group);
 Json comm_links_json(const Run& run, const CommCalls& calls);
 

@@ -27,7 +27,8 @@ Column column_of(std::string_view table) {
 Json class_rows(const Queries& queries, const Scope& scope) {
   const auto steps = queries.summary(scope, "step");
   Json rows = Json::array();
-  for (const auto* key : {"compute_only_ns", "overlapped_ns", "exposed_comm_ns", "free_ns", "preparing_ns"}) {
+  for (const auto* key :
+       {"compute_only_ns", "overlapped_ns", "exposed_comm_ns", "free_ns", "preparing_ns"}) {
     double sum = 0;
     for (const auto& row : steps["rows"]) sum += row[key].get<double>();
     if (!steps["rows"].empty()) sum /= static_cast<double>(steps["rows"].size());
@@ -55,7 +56,8 @@ std::string csv_cell(const Json& value) {
   std::string text = value.is_string() ? value.get<std::string>()
                      : value.is_null() ? ""
                                        : value.dump(-1, ' ', false, Json::error_handler_t::replace);
-  if (value.is_string() && !text.empty() && std::string_view("=+-@\t\r").find(text[0]) != std::string_view::npos)
+  if (value.is_string() && !text.empty() &&
+      std::string_view("=+-@\t\r").find(text[0]) != std::string_view::npos)
     text.insert(0, "'");
   if (text.find_first_of(",\"\n\r") == std::string::npos) return text;
   std::string out = "\"";
@@ -65,7 +67,8 @@ std::string csv_cell(const Json& value) {
 
 }  // namespace
 
-Json diff_json(const Queries& a, const Queries& b, std::string_view table, const Scope& scope_a, const Scope& scope_b) {
+Json diff_json(const Queries& a, const Queries& b, std::string_view table, const Scope& scope_a,
+               const Scope& scope_b) {
   const Column column = column_of(table);
   struct Pair {
     double a = 0, b = 0, calls_a = 0, calls_b = 0;
@@ -77,10 +80,12 @@ Json diff_json(const Queries& a, const Queries& b, std::string_view table, const
     const double windows = per_step ? windows_of(queries, scope) : 1;
     for (const auto& row : rows_of(queries, table, scope)) {
       std::string key;
-      for (const char* part : column.key) key += (key.empty() ? "" : " ") + row[part].get<std::string>();
+      for (const char* part : column.key)
+        key += (key.empty() ? "" : " ") + row[part].get<std::string>();
       auto& pair = pairs[key];
       (first ? pair.a : pair.b) += row[column.value].get<double>() / windows;
-      if (row.contains("calls")) (first ? pair.calls_a : pair.calls_b) += row["calls"].get<double>() / windows;
+      if (row.contains("calls"))
+        (first ? pair.calls_a : pair.calls_b) += row["calls"].get<double>() / windows;
       (first ? pair.in_a : pair.in_b) = true;
     }
   };
@@ -89,16 +94,28 @@ Json diff_json(const Queries& a, const Queries& b, std::string_view table, const
   double total_a = 0, total_b = 0, moved = 0;
   for (const auto& [key, p] : pairs) total_a += p.a, total_b += p.b, moved += std::abs(p.b - p.a);
   std::vector<std::pair<std::string, Pair>> order(pairs.begin(), pairs.end());
-  std::ranges::stable_sort(order, std::ranges::greater(), [](const auto& p) { return std::abs(p.second.b - p.second.a); });
+  std::ranges::stable_sort(order, std::ranges::greater(),
+                           [](const auto& p) { return std::abs(p.second.b - p.second.a); });
   Json rows = Json::array();
   for (const auto& [key, p] : order) {
     // Below one per cent is noise of the clock and the machine.
-    const char* change = !p.in_a ? "added" : !p.in_b ? "deleted"
-                         : p.b > 1.01 * p.a ? "increased" : p.b < 0.99 * p.a ? "decreased" : "unchanged";
-    rows.push_back({{"key", key}, {"a", p.a}, {"b", p.b}, {"delta", p.b - p.a}, {"share", moved > 0 ? (p.b - p.a) / moved : 0},
-                    {"calls_a", p.calls_a}, {"calls_b", p.calls_b}, {"change", change}});
+    const char* change = !p.in_a            ? "added"
+                         : !p.in_b          ? "deleted"
+                         : p.b > 1.01 * p.a ? "increased"
+                         : p.b < 0.99 * p.a ? "decreased"
+                                            : "unchanged";
+    rows.push_back({{"key", key},
+                    {"a", p.a},
+                    {"b", p.b},
+                    {"delta", p.b - p.a},
+                    {"share", moved > 0 ? (p.b - p.a) / moved : 0},
+                    {"calls_a", p.calls_a},
+                    {"calls_b", p.calls_b},
+                    {"change", change}});
   }
-  return {{"table", table}, {"unit", "ns per step and rank"}, {"rows", std::move(rows)},
+  return {{"table", table},
+          {"unit", "ns per step and rank"},
+          {"rows", std::move(rows)},
           {"total", {{"a", total_a}, {"b", total_b}, {"delta", total_b - total_a}}}};
 }
 
@@ -107,22 +124,30 @@ std::string to_csv(const Json& table) {
   std::vector<std::string> columns;
   for (const auto& row : rows)
     for (const auto& [key, value] : row.items())
-      if (std::ranges::find(columns, key) == columns.end() && !(value.is_array() && !value.empty() && value[0].is_object()))
+      if (std::ranges::find(columns, key) == columns.end() &&
+          !(value.is_array() && !value.empty() && value[0].is_object()))
         columns.push_back(key);
   std::string out;
   for (size_t i = 0; i < columns.size(); ++i) out += (i ? "," : "") + csv_cell(columns[i]);
   out += "\r\n";
   for (const auto& row : rows) {
     for (size_t i = 0; i < columns.size(); ++i)
-      out += (i ? "," : "") + (row.contains(columns[i]) ? csv_cell(row[columns[i]]) : std::string());
+      out +=
+          (i ? "," : "") + (row.contains(columns[i]) ? csv_cell(row[columns[i]]) : std::string());
     out += "\r\n";
   }
   return out;
 }
 
 std::vector<std::string> table_names() {
-  return {"summary", "ranks", "findings", "ops", "kernels", "modules", "comm_groups", "comm_matrix", "comm_calls",
-          "comm_ranks", "comm_links", "idle", "memory_peak", "memory_allocations", "layout", "diagnostics"};
+  return {"summary",     "ranks",
+          "findings",    "ops",
+          "kernels",     "modules",
+          "comm_groups", "comm_matrix",
+          "comm_calls",  "comm_ranks",
+          "comm_links",  "idle",
+          "memory_peak", "memory_allocations",
+          "layout",      "diagnostics"};
 }
 
 Json table_by_name(const Queries& queries, std::string_view table, const Scope& scope) {

@@ -7,9 +7,12 @@
 namespace triptych::insight {
 
 ArgKey arg_key(std::string_view key) {
-  const auto pick = [&](std::string_view text, ArgKey value) { return key == text ? value : kNumArgKeys; };
+  const auto pick = [&](std::string_view text, ArgKey value) {
+    return key == text ? value : kNumArgKeys;
+  };
   switch (key.size()) {
-    case 3: return pick("Seq", kSeq);
+    case 3:
+      return pick("Seq", kSeq);
     case 4:
       if (key == "grid") return kGrid;
       if (key == "Addr") return kAddr;
@@ -22,7 +25,8 @@ ArgKey arg_key(std::string_view key) {
     case 6:
       if (key == "stream") return kStream;
       return pick("device", kDevice);
-    case 7: return pick("Wait us", kWaitUs);
+    case 7:
+      return pick("Wait us", kWaitUs);
     case 8:
       if (key == "Src Rank") return kSrcRank;
       if (key == "Dst Rank") return kDstRank;
@@ -52,14 +56,19 @@ ArgKey arg_key(std::string_view key) {
       if (key == "Concrete Inputs") return kConcrete;
       if (key == "Total Allocated") return kTotalAllocated;
       return pick("Collective name", kCollectiveName);
-    case 18: return pick("Process Group Name", kGroupName);
-    case 19: return pick("Process Group Ranks", kGroupRanks);
-    case 20: return pick("registers per thread", kRegisters);
-    case 23: return pick("memory bandwidth (GB/s)", kBandwidth);
+    case 18:
+      return pick("Process Group Name", kGroupName);
+    case 19:
+      return pick("Process Group Ranks", kGroupRanks);
+    case 20:
+      return pick("registers per thread", kRegisters);
+    case 23:
+      return pick("memory bandwidth (GB/s)", kBandwidth);
     case 25:
       if (key == "Process Group Description") return kGroupDescription;
       return pick("est. achieved occupancy %", kOccupancy);
-    default: return kNumArgKeys;
+    default:
+      return kNumArgKeys;
   }
 }
 
@@ -103,18 +112,20 @@ void read_three(std::string_view list, int32_t (&out)[3]) {
 
 int dtype_bytes(std::string_view dtype) {
   std::string name;
-  for (const char c : dtype.substr(dtype.rfind(':') == std::string_view::npos ? 0 : dtype.rfind(':') + 1))
+  for (const char c :
+       dtype.substr(dtype.rfind(':') == std::string_view::npos ? 0 : dtype.rfind(':') + 1))
     name += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   struct Row {
     std::string_view name;
     int bytes;
   };
   static constexpr Row kRows[] = {
-      {"float", 4},    {"float32", 4}, {"fp32", 4},    {"int", 4},      {"int32", 4},  {"double", 8},
-      {"float64", 8},  {"long", 8},    {"int64", 8},   {"long int", 8}, {"half", 2},   {"float16", 2},
-      {"fp16", 2},     {"bfloat16", 2}, {"bf16", 2},   {"short", 2},    {"int16", 2},  {"byte", 1},
-      {"uint8", 1},    {"char", 1},    {"signed char", 1}, {"unsigned char", 1}, {"int8", 1}, {"bool", 1},
-      {"float8_e4m3fn", 1}, {"float8_e5m2", 1}};
+      {"float", 4},       {"float32", 4},       {"fp32", 4}, {"int", 4},      {"int32", 4},
+      {"double", 8},      {"float64", 8},       {"long", 8}, {"int64", 8},    {"long int", 8},
+      {"half", 2},        {"float16", 2},       {"fp16", 2}, {"bfloat16", 2}, {"bf16", 2},
+      {"short", 2},       {"int16", 2},         {"byte", 1}, {"uint8", 1},    {"char", 1},
+      {"signed char", 1}, {"unsigned char", 1}, {"int8", 1}, {"bool", 1},     {"float8_e4m3fn", 1},
+      {"float8_e5m2", 1}};
   for (const auto& row : kRows)
     if (row.name == name) return row.bytes;
   return 0;

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <array>
-#include <span>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -13,11 +13,46 @@ namespace triptych::insight {
 
 /// The arguments that views need while reading; all others stay in the file until asked for.
 enum ArgKey : uint8_t {
-  kCorrelation, kExternalId, kStream, kDevice, kCopyBytes, kBytesWritten, kGrid, kBlock, kRegisters,
-  kSharedMemory, kOccupancy, kBandwidth, kCollectiveName, kInElements, kOutElements, kGroupSize, kDtype, kInSplit,
-  kGroupName, kGroupDescription, kGroupRanks, kSrcRank, kDstRank, kSeq, kGroupTag, kWaitUs, kInputDims,
-  kInputType, kConcrete, kSequence, kForwardThread, kAddr, kTotalAllocated, kTotalReserved,
-  kDeviceType, kDeviceId, kMemoryCategory, kMetaName, kSortIndex, kNumArgKeys
+  kCorrelation,
+  kExternalId,
+  kStream,
+  kDevice,
+  kCopyBytes,
+  kBytesWritten,
+  kGrid,
+  kBlock,
+  kRegisters,
+  kSharedMemory,
+  kOccupancy,
+  kBandwidth,
+  kCollectiveName,
+  kInElements,
+  kOutElements,
+  kGroupSize,
+  kDtype,
+  kInSplit,
+  kGroupName,
+  kGroupDescription,
+  kGroupRanks,
+  kSrcRank,
+  kDstRank,
+  kSeq,
+  kGroupTag,
+  kWaitUs,
+  kInputDims,
+  kInputType,
+  kConcrete,
+  kSequence,
+  kForwardThread,
+  kAddr,
+  kTotalAllocated,
+  kTotalReserved,
+  kDeviceType,
+  kDeviceId,
+  kMemoryCategory,
+  kMetaName,
+  kSortIndex,
+  kNumArgKeys
 };
 
 /// The key's number, kNumArgKeys for one that no view needs.
@@ -60,8 +95,8 @@ std::string_view first_item(std::string_view list);
 /// "[8, 1, 1]".
 void read_three(std::string_view list, int32_t (&out)[3]);
 
-/// Bytes of one element of a dtype by any of its names ("Float", "c10::BFloat16", "float32"); 0 when
-/// unknown.
+/// Bytes of one element of a dtype by any of its names ("Float", "c10::BFloat16", "float32"); 0
+/// when unknown.
 int dtype_bytes(std::string_view dtype);
 
 }  // namespace triptych::insight

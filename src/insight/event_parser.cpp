@@ -17,7 +17,8 @@ struct Fields {
 
 RawValue* field_of(std::string_view key, Fields& f) {
   switch (key.size()) {
-    case 1: return key[0] == 's' ? &f.scope : nullptr;
+    case 1:
+      return key[0] == 's' ? &f.scope : nullptr;
     case 2:
       if (key == "ph") return &f.ph;
       if (key == "ts") return &f.ts;
@@ -30,8 +31,10 @@ RawValue* field_of(std::string_view key, Fields& f) {
       if (key == "tid") return &f.tid;
       if (key == "dur") return &f.dur;
       return nullptr;
-    case 4: return key == "name" ? &f.name : nullptr;
-    default: return nullptr;
+    case 4:
+      return key == "name" ? &f.name : nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -71,7 +74,8 @@ int64_t id_number(const RawValue& value) {
   if (value.begin == nullptr) return 0;
   if (const auto number = to_integer(value)) return *number;
   uint64_t hash = 1469598103934665603ull;
-  for (const char c : value.text()) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
+  for (const char c : value.text())
+    hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211ull;
   return -static_cast<int64_t>(hash >> 12) - 2;
 }
 
@@ -87,13 +91,29 @@ class Committer {
   void commit() {
     const char phase = f_.ph.size == 1 ? *f_.ph.begin : '?';
     switch (phase) {
-      case 'X': case 'B': case 'E': return slice(phase);
-      case 'i': case 'I': case 'R': return instant();
-      case 'b': case 'e': case 'S': case 'F': return async(phase == 'b' || phase == 'S' ? 'B' : 'E');
-      case 's': case 'f': case 't': return flow(phase);
-      case 'C': return counter();
-      case 'M': return metadata();
-      default: ++sink_.bad_events;
+      case 'X':
+      case 'B':
+      case 'E':
+        return slice(phase);
+      case 'i':
+      case 'I':
+      case 'R':
+        return instant();
+      case 'b':
+      case 'e':
+      case 'S':
+      case 'F':
+        return async(phase == 'b' || phase == 'S' ? 'B' : 'E');
+      case 's':
+      case 'f':
+      case 't':
+        return flow(phase);
+      case 'C':
+        return counter();
+      case 'M':
+        return metadata();
+      default:
+        ++sink_.bad_events;
     }
   }
 
@@ -143,10 +163,13 @@ class Committer {
 
   void add_detail(RawEvent& event) {
     switch (event.category) {
-      case Category::kKernel: case Category::kMemcpy: case Category::kMemset:
+      case Category::kKernel:
+      case Category::kMemcpy:
+      case Category::kMemset:
         set_device();
         return add_kernel(event);
-      case Category::kSync: case Category::kGpuUserAnnotation:
+      case Category::kSync:
+      case Category::kGpuUserAnnotation:
         return set_device();
       case Category::kCollective:
         event.detail = add_collective();
@@ -156,14 +179,16 @@ class Committer {
       case Category::kUserAnnotation:
         if (f_.name.text().starts_with("gloo:")) event.detail = add_gloo();
         return;
-      default: return;
+      default:
+        return;
     }
   }
 
   void set_device() {
     auto& track = sink_.tracks[this->track()];
     if (track.device < 0) {
-      const auto device = small(kDevice, static_cast<int32_t>(std::clamp<int64_t>(track.pid, 0, 4096)));
+      const auto device =
+          small(kDevice, static_cast<int32_t>(std::clamp<int64_t>(track.pid, 0, 4096)));
       track.device = std::clamp(device, 0, 1 << 20);
     }
   }
@@ -290,7 +315,8 @@ class Committer {
     const auto ts = micros_to_ns(f_.ts);
     if (!ts || !f_.name.begin) return;
     const auto name = intern(f_.name);
-    const uint32_t on = sink_.track_of(id_number(f_.pid), (int64_t{1} << 62) + name, word(f_.pid), "");
+    const uint32_t on =
+        sink_.track_of(id_number(f_.pid), (int64_t{1} << 62) + name, word(f_.pid), "");
     for (const auto& [key, value] : args_.others()) {
       const auto number = to_number(value);
       if (number) sink_.counters.push_back({*ts, *number, on, sink_.strings.intern(key)});
@@ -383,8 +409,7 @@ ParseStatus parse_event(const char*& p, const char* end, uint64_t offset, EventS
   });
   if (status != ParseStatus::kOk) return status;
   if (fields.ph.begin == nullptr) return ParseStatus::kBad;
-  const uint64_t args_offset =
-      fields.args ? offset + static_cast<uint64_t>(fields.args - p) : 0;
+  const uint64_t args_offset = fields.args ? offset + static_cast<uint64_t>(fields.args - p) : 0;
   Committer(fields, args, args_offset, sink).commit();
   p = at;
   return ParseStatus::kOk;

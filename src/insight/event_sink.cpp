@@ -19,8 +19,7 @@ uint32_t EventSink::track_of(int64_t pid, int64_t tid, std::string_view pid_text
 }
 
 RawTrack& EventSink::process_of(int64_t pid, std::string_view pid_text) {
-  const auto [at, added] =
-      process_index_.try_emplace(pid, static_cast<uint32_t>(processes.size()));
+  const auto [at, added] = process_index_.try_emplace(pid, static_cast<uint32_t>(processes.size()));
   if (added) {
     RawTrack process{.pid = pid};
     process.pid_text = strings.intern(pid_text);

@@ -72,8 +72,8 @@ class Finder {
   }
 
  private:
-  /// Sets of ranks that do the same work: the members of a collective group of two and more. A pipeline's
-  /// stages differ by design and meet in messages only.
+  /// Sets of ranks that do the same work: the members of a collective group of two and more. A
+  /// pipeline's stages differ by design and meet in messages only.
   std::vector<std::vector<int64_t>> peers() const {
     std::map<std::vector<int64_t>, bool> sets;
     const auto profiled = per_rank_.ranks();
@@ -86,17 +86,17 @@ class Finder {
     std::vector<std::vector<int64_t>> out;
     // A group that contains others (the whole world of a pipeline run) compares unlike stages.
     for (const auto& [members, unused] : sets) {
-      const bool widest_of_pipeline = has_messages() && std::ranges::any_of(sets, [&](const auto& other) {
-        return other.first.size() < members.size() && std::ranges::includes(members, other.first);
-      });
+      const bool widest_of_pipeline =
+          has_messages() && std::ranges::any_of(sets, [&](const auto& other) {
+            return other.first.size() < members.size() &&
+                   std::ranges::includes(members, other.first);
+          });
       if (!widest_of_pipeline) out.push_back(members);
     }
     if (out.empty() && !has_messages() && profiled.size() >= 2) out.push_back(profiled);
     return out;
   }
-  bool has_messages() const {
-    return std::ranges::any_of(calls_.calls, &CommCall::message);
-  }
+  bool has_messages() const { return std::ranges::any_of(calls_.calls, &CommCall::message); }
 
   void clocks() {
     std::set<int64_t> reported;
@@ -109,14 +109,16 @@ class Finder {
       constexpr int64_t kLeast = 200000;
       if (std::abs(offset) < kLeast) continue;
       std::string names;
-      for (const auto& [rank, host] : ranks) names += (names.empty() ? "" : ", ") + std::to_string(rank);
+      for (const auto& [rank, host] : ranks)
+        names += (names.empty() ? "" : ", ") + std::to_string(rank);
       Finding f;
       f.kind = "clock_skew";
       f.rank = ranks.front().first;
       const auto& host = ranks.front().second;
-      f.words = fmt::format("the clock of {}rank{} {} is {} {} that of the other ranks; times are shown corrected",
-                            host.empty() ? "" : "host " + host + ", ", ranks.size() > 1 ? "s" : "", names,
-                            milliseconds(std::abs(static_cast<double>(offset))), offset < 0 ? "ahead of" : "behind");
+      f.words = fmt::format(
+          "the clock of {}rank{} {} is {} {} that of the other ranks; times are shown corrected",
+          host.empty() ? "" : "host " + host + ", ", ranks.size() > 1 ? "s" : "", names,
+          milliseconds(std::abs(static_cast<double>(offset))), offset < 0 ? "ahead of" : "behind");
       f.page = "diagnostics";
       f.evidence = {{"offset_ns", offset}, {"host", host}, {"ranks", Json::array()}};
       for (const auto& [rank, unused] : ranks) f.evidence["ranks"].push_back(rank);
@@ -128,7 +130,8 @@ class Finder {
   void loaders() {
     const auto ranks = per_rank_.ranks();
     std::vector<double> waits;
-    for (const auto rank : ranks) waits.push_back(per_rank_.median_of(rank, &StepTimes::loader_wait));
+    for (const auto rank : ranks)
+      waits.push_back(per_rank_.median_of(rank, &StepTimes::loader_wait));
     const double usual = median(waits);
     bool everywhere = ranks.size() > 0;
     for (const double w : waits) everywhere = everywhere && w > 0.1 * step_ns_;
@@ -138,9 +141,10 @@ class Finder {
       f.advice = true;
       if (ranks.size() == 1) f.rank = ranks.front();
       f.severity = usual / step_ns_;
-      f.words = fmt::format("every step waits {} ({} of its time) for the data loader; more data.workers or cached "
-                            "samples would hide it",
-                            milliseconds(usual), percent(f.severity));
+      f.words = fmt::format(
+          "every step waits {} ({} of its time) for the data loader; more data.workers or cached "
+          "samples would hide it",
+          milliseconds(usual), percent(f.severity));
       f.page = "overview";
       f.evidence = {{"loader_wait_ns", usual}};
       out_.push_back(std::move(f));
@@ -156,8 +160,10 @@ class Finder {
       f.kind = "loader_stall";
       f.rank = ranks[i];
       f.severity = excess / step_ns_;
-      f.words = fmt::format("rank {} waits {} in every step for its data loader, {} longer than the others: {} of the step",
-                            ranks[i], milliseconds(waits[i]), milliseconds(excess), percent(f.severity));
+      f.words = fmt::format(
+          "rank {} waits {} in every step for its data loader, {} longer than the others: {} of "
+          "the step",
+          ranks[i], milliseconds(waits[i]), milliseconds(excess), percent(f.severity));
       f.page = "overview";
       f.evidence = {{"loader_wait_ns", waits[i]}, {"usual_ns", usual}, {"step_ns", step_ns_}};
       out_.push_back(std::move(f));
@@ -179,22 +185,24 @@ class Finder {
       f.step = s->step;
       f.severity = excess / step_ns_ / static_cast<double>(steps.size());
       f.words = fmt::format("rank {} waits {} for its data loader in step {}, usually {}", rank,
-                            milliseconds(static_cast<double>(s->loader_wait)), s->step, milliseconds(usual));
+                            milliseconds(static_cast<double>(s->loader_wait)), s->step,
+                            milliseconds(usual));
       f.page = "overview";
       f.evidence = {{"loader_wait_ns", s->loader_wait}, {"usual_ns", usual}};
       out_.push_back(std::move(f));
     }
   }
 
-  /// More compute than its peers in nearly every step, and late in the collectives that it shares with
-  /// them. Compute alone may be noise of the machine, lateness alone another cause.
+  /// More compute than its peers in nearly every step, and late in the collectives that it shares
+  /// with them. Compute alone may be noise of the machine, lateness alone another cause.
   void slow_ranks() {
     std::map<int64_t, RankComm> comm;
     for (const auto& r : rank_comm(calls_, "")) comm[r.rank] = r;
     std::set<int64_t> reported;
     for (const auto& members : peers()) {
       std::vector<double> compute;
-      for (const auto rank : members) compute.push_back(per_rank_.median_of(rank, &StepTimes::compute));
+      for (const auto rank : members)
+        compute.push_back(per_rank_.median_of(rank, &StepTimes::compute));
       const double usual = members.size() == 2 ? std::min(compute[0], compute[1]) : median(compute);
       for (size_t i = 0; i < members.size(); ++i) {
         const int64_t rank = members[i];
@@ -206,24 +214,31 @@ class Finder {
         const auto at = comm.find(rank);
         double others_wait = 0;
         for (const auto other : members)
-          if (other != rank && comm.contains(other)) others_wait = std::max(others_wait, comm[other].wait_ns);
-        const bool late = at == comm.end() || (at->second.wait_ns < 0.5 * others_wait && at->second.late_ns >= 0);
+          if (other != rank && comm.contains(other))
+            others_wait = std::max(others_wait, comm[other].wait_ns);
+        const bool late =
+            at == comm.end() || (at->second.wait_ns < 0.5 * others_wait && at->second.late_ns >= 0);
         if (!late) continue;
         reported.insert(rank);
         Finding f;
         f.kind = "slow_rank";
         f.rank = rank;
         f.severity = (compute[i] - usual) / step_ns_;
-        f.words = fmt::format("rank {} computes {} a step, {} more than its peers ({}), and the others wait for it; "
-                              "look at its clocks, heat, or at what else runs there",
-                              rank, milliseconds(compute[i]), percent(excess), milliseconds(usual));
+        f.words = fmt::format(
+            "rank {} computes {} a step, {} more than its peers ({}), and the others wait for it; "
+            "look at its clocks, heat, or at what else runs there",
+            rank, milliseconds(compute[i]), percent(excess), milliseconds(usual));
         f.page = "communication";
-        f.evidence = {{"compute_ns", compute[i]}, {"peers_compute_ns", usual}, {"excess", excess}, {"z", z},
+        f.evidence = {{"compute_ns", compute[i]},
+                      {"peers_compute_ns", usual},
+                      {"excess", excess},
+                      {"z", z},
                       {"slowest_share", slowest_share(rank, members)}};
         if (at != comm.end()) {
           f.evidence["wait_ns"] = at->second.wait_ns;
           f.evidence["others_wait_ns"] = others_wait;
-          f.evidence["late_ns"] = at->second.late_ns / static_cast<double>(std::max<int64_t>(1, at->second.calls));
+          f.evidence["late_ns"] =
+              at->second.late_ns / static_cast<double>(std::max<int64_t>(1, at->second.calls));
         }
         out_.push_back(std::move(f));
       }
@@ -233,7 +248,8 @@ class Finder {
   /// Devices repeat their times within a few per cent; processes that share a CPU's caches do not.
   double least_excess(int64_t rank) const {
     const int file = run_.file_of(rank, span_);
-    return file >= 0 && run_.files()[static_cast<size_t>(file)].trace.has_device_work() ? 0.05 : 0.1;
+    return file >= 0 && run_.files()[static_cast<size_t>(file)].trace.has_device_work() ? 0.05
+                                                                                        : 0.1;
   }
 
   double slowest_share(int64_t rank, const std::vector<int64_t>& members) const {
@@ -255,11 +271,16 @@ class Finder {
       f.src = s.src;
       f.dst = s.dst;
       f.severity = step_ns_ > 0 ? 0.1 : 0;
-      f.words = fmt::format("the link from rank {} to rank {} carries {}, {} of what links of its kind carry ({}), over {} {}",
-                            s.src, s.dst, rate(s.bandwidth), percent(s.bandwidth / s.usual), rate(s.usual), s.messages,
-                            s.estimated ? "collectives of their group" : "messages above 1 MiB");
+      f.words = fmt::format(
+          "the link from rank {} to rank {} carries {}, {} of what links of its kind carry ({}), "
+          "over {} {}",
+          s.src, s.dst, rate(s.bandwidth), percent(s.bandwidth / s.usual), rate(s.usual),
+          s.messages, s.estimated ? "collectives of their group" : "messages above 1 MiB");
       f.page = "communication";
-      f.evidence = {{"bandwidth", s.bandwidth}, {"usual_bandwidth", s.usual}, {"z", s.z}, {"messages", s.messages}};
+      f.evidence = {{"bandwidth", s.bandwidth},
+                    {"usual_bandwidth", s.usual},
+                    {"z", s.z},
+                    {"messages", s.messages}};
       out_.push_back(std::move(f));
     }
   }
@@ -268,20 +289,21 @@ class Finder {
     std::vector<double> shares, bubbles;
     for (const auto& s : steps_) {
       if (s.step < 0 || s.total <= 0) continue;
-      shares.push_back(static_cast<double>(s.exposed - std::min(s.exposed, s.bubble)) / static_cast<double>(s.total));
+      shares.push_back(static_cast<double>(s.exposed - std::min(s.exposed, s.bubble)) /
+                       static_cast<double>(s.total));
       bubbles.push_back(static_cast<double>(s.bubble) / static_cast<double>(s.total));
     }
     const double share = median(shares);
     // Waiting for a slow or stalled rank, or over a slow link, is named there.
-    const bool explained = std::ranges::any_of(out_, [](const Finding& f) {
-      return f.kind == "slow_rank" || f.kind == "loader_stall";
-    });
+    const bool explained = std::ranges::any_of(
+        out_, [](const Finding& f) { return f.kind == "slow_rank" || f.kind == "loader_stall"; });
     if (share > 0.3 && !explained) {
       Finding f;
       f.kind = "exposed_communication";
       f.advice = true;
       f.severity = share;
-      f.words = fmt::format("{} of the step is communication that no compute hides", percent(share));
+      f.words =
+          fmt::format("{} of the step is communication that no compute hides", percent(share));
       f.page = "communication";
       f.evidence = {{"share", share}};
       out_.push_back(std::move(f));
@@ -306,7 +328,8 @@ class Finder {
         f.rank = rank;
         f.step = s->step;
         f.severity = (total - usual) / usual / static_cast<double>(steps.size());
-        f.words = fmt::format("step {} takes {}, usually {}", s->step, milliseconds(total), milliseconds(usual));
+        f.words = fmt::format("step {} takes {}, usually {}", s->step, milliseconds(total),
+                              milliseconds(usual));
         f.page = "steps";
         f.evidence = {{"total_ns", total}, {"usual_ns", usual}};
         out_.push_back(std::move(f));
@@ -325,7 +348,8 @@ class Finder {
       double last = -1;
       for (const auto& step : t.steps()) {
         for (; m < t.memory().size() && t.memory()[m].ts_ns <= step.end_ns; ++m)
-          if (t.memory()[m].total_allocated >= 0) last = static_cast<double>(t.memory()[m].total_allocated);
+          if (t.memory()[m].total_allocated >= 0)
+            last = static_cast<double>(t.memory()[m].total_allocated);
         if (last >= 0) at_end.push_back(last);
       }
       if (at_end.size() < 5) continue;
@@ -336,9 +360,10 @@ class Finder {
       Finding finding;
       finding.kind = "memory_growth";
       finding.rank = f.rank;
-      finding.words = fmt::format("what rank {} holds at the end of a step grows by {:.1f} MiB a step; something is kept "
-                                  "that should be let go",
-                                  f.rank, growth / static_cast<double>(at_end.size() - 2) / (1 << 20));
+      finding.words = fmt::format(
+          "what rank {} holds at the end of a step grows by {:.1f} MiB a step; something is kept "
+          "that should be let go",
+          f.rank, growth / static_cast<double>(at_end.size() - 2) / (1 << 20));
       finding.page = "memory";
       finding.evidence = {{"growth_bytes", growth}, {"steps", at_end.size()}};
       out_.push_back(std::move(finding));
@@ -352,9 +377,10 @@ class Finder {
       Finding finding;
       finding.kind = "profiling_damage";
       finding.rank = f.rank;
-      finding.words = f.error.empty()
-                          ? fmt::format("the trace of rank {} breaks off; what comes before is shown", f.rank)
-                          : "the trace of rank " + std::to_string(f.rank) + " could not be read: " + f.error;
+      finding.words =
+          f.error.empty()
+              ? fmt::format("the trace of rank {} breaks off; what comes before is shown", f.rank)
+              : "the trace of rank " + std::to_string(f.rank) + " could not be read: " + f.error;
       finding.page = "diagnostics";
       out_.push_back(std::move(finding));
     }
@@ -372,8 +398,8 @@ class Finder {
 
 }  // namespace
 
-std::vector<Finding> find_problems(const Run& run, const CommCalls& calls, const std::vector<StepTimes>& steps,
-                                   int64_t span) {
+std::vector<Finding> find_problems(const Run& run, const CommCalls& calls,
+                                   const std::vector<StepTimes>& steps, int64_t span) {
   return Finder(run, calls, steps, span).run();
 }
 

@@ -12,8 +12,8 @@
 namespace triptych::insight {
 
 /// Something that costs time, in words and with its evidence. `kind` of what is wrong: slow_rank,
-/// slow_link, loader_stall, clock_skew, memory_growth, profiling_damage. Of what a healthy run may show
-/// as well (`advice`): data_bound, exposed_communication, outlier_step.
+/// slow_link, loader_stall, clock_skew, memory_growth, profiling_damage. Of what a healthy run may
+/// show as well (`advice`): data_bound, exposed_communication, outlier_step.
 struct Finding {
   std::string kind;
   std::string words;
@@ -21,8 +21,8 @@ struct Finding {
   std::optional<int64_t> rank;
   std::optional<int64_t> step;
   std::optional<int64_t> src, dst;
-  double severity = 0;      ///< share of the step time at stake, for the order
-  std::string page;         ///< where the viewer shows it
+  double severity = 0;  ///< share of the step time at stake, for the order
+  std::string page;     ///< where the viewer shows it
   std::optional<uint64_t> slice;
   Json evidence = Json::object();
 };

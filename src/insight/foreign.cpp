@@ -17,7 +17,8 @@ void adapt_foreign_tracks(StringTable& strings, std::vector<Track>& tracks,
     if (process == "Ascend Hardware") {
       role = TrackRole::kDevice;
       if (tracks[t].device < 0) tracks[t].device = 0;
-    } else if (process == "Communication" || process == "HCCL" || process == "Communication(HCCL)") {
+    } else if (process == "Communication" || process == "HCCL" ||
+               process == "Communication(HCCL)") {
       // "Group n" lanes hold whole operations, "Plane n" lanes the tasks that they are made of.
       role = name.starts_with("Plane") ? TrackRole::kDerived : TrackRole::kCollectives;
       if (role == TrackRole::kCollectives && tracks[t].device < 0) tracks[t].device = 0;
@@ -36,17 +37,24 @@ void adapt_foreign_event(const StringTable& strings, TrackRole role, RawEvent& e
   const auto name = strings[event.name];
   switch (role) {
     case TrackRole::kDevice:
-      event.category = name.starts_with("EVENT_") || name.starts_with("Notify_") ? Category::kSync
-                                                                                : Category::kKernel;
+      event.category = name.starts_with("EVENT_") || name.starts_with("Notify_")
+                           ? Category::kSync
+                           : Category::kKernel;
       break;
-    case TrackRole::kCollectives: event.category = Category::kKernel; break;
+    case TrackRole::kCollectives:
+      event.category = Category::kKernel;
+      break;
     case TrackRole::kHost:
-      event.category = name.starts_with("ProfilerStep#") || name.find("::") == std::string_view::npos
-                           ? Category::kUserAnnotation
-                           : Category::kCpuOp;
+      event.category =
+          name.starts_with("ProfilerStep#") || name.find("::") == std::string_view::npos
+              ? Category::kUserAnnotation
+              : Category::kCpuOp;
       break;
-    case TrackRole::kRuntime: event.category = Category::kRuntime; break;
-    default: event.category = Category::kSpan;
+    case TrackRole::kRuntime:
+      event.category = Category::kRuntime;
+      break;
+    default:
+      event.category = Category::kSpan;
   }
 }
 
@@ -55,7 +63,8 @@ int64_t payload_bytes(std::string_view name, std::string_view dtype, int64_t in_
   const int64_t size = dtype_bytes(dtype);
   const bool gathers = name.find("gather") != std::string_view::npos ||
                        name.find("Gather") != std::string_view::npos || name == "recv";
-  const int64_t elements = (gathers && out_elements > 0) || in_elements < 0 ? out_elements : in_elements;
+  const int64_t elements =
+      (gathers && out_elements > 0) || in_elements < 0 ? out_elements : in_elements;
   if (size == 0 || elements < 0 || elements > (int64_t{1} << 56)) return -1;
   return elements * size;
 }

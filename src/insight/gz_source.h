@@ -58,7 +58,7 @@ class GzInflater {
   FileReader file_;
   std::string input_;
   z_stream stream_{};
-  bool raw_ = false;    ///< started from a point: no header, no checksum
+  bool raw_ = false;  ///< started from a point: no header, no checksum
   bool ended_ = false;
   uint64_t out_ = 0, distance_ = 0;
   std::string problem_;

@@ -22,12 +22,13 @@ Kind kind_of(std::string_view name) {
   const auto has = [&](std::string_view part) { return name.find(part) != std::string_view::npos; };
   const bool nccl = name.starts_with("nccl") && name.find("Kernel", 4) != std::string_view::npos;
   if (nccl) return Kind::kCommunication;
-  if (name.starts_with("Memcpy") || name.starts_with("Memset") || name.starts_with("dma")) return Kind::kMemory;
+  if (name.starts_with("Memcpy") || name.starts_with("Memset") || name.starts_with("dma"))
+    return Kind::kMemory;
   return has("Memcpy") || has("Sync") ? Kind::kOther : Kind::kComputation;
 }
 
-/// One event in HTA's table: times in us, or in thousandths of one where rounding is off. Whole numbers,
-/// so that sums are exact.
+/// One event in HTA's table: times in us, or in thousandths of one where rounding is off. Whole
+/// numbers, so that sums are exact.
 struct Item {
   EventId event = 0;
   int64_t ts = 0, dur = 0;
@@ -46,7 +47,9 @@ class RankTable {
     select();
   }
 
-  double us(int64_t ticks) const { return exact_ ? static_cast<double>(ticks) / 1000 : static_cast<double>(ticks); }
+  double us(int64_t ticks) const {
+    return exact_ ? static_cast<double>(ticks) / 1000 : static_cast<double>(ticks);
+  }
   const std::vector<Item>& device() const { return device_; }
   const std::vector<Item>& host() const { return host_; }
   const Trace& trace() const { return t_; }
@@ -57,7 +60,8 @@ class RankTable {
     // In doubles, as pandas has them: their rounding decides where an end falls on a whole us.
     const auto ts = static_cast<double>(static_cast<long double>(t_.ts(e)) / 1000);
     const auto dur = static_cast<double>(static_cast<long double>(t_.dur(e)) / 1000);
-    const auto begin = static_cast<int64_t>(std::ceil(ts)), end = static_cast<int64_t>(std::floor(ts + dur));
+    const auto begin = static_cast<int64_t>(std::ceil(ts)),
+               end = static_cast<int64_t>(std::floor(ts + dur));
     return {e, begin, end - begin};
   }
 
@@ -67,13 +71,17 @@ class RankTable {
       if (kind_of(t_.name(d.event)) == kind) out.push_back(d.interval());
     return merge_all(std::move(out));
   }
-  /// As HTA merges: an event of negative length (rounding) or none keeps its place in the order only.
-  static std::vector<Interval> merge_all(std::vector<Interval> list) { return merge(std::move(list)); }
+  /// As HTA merges: an event of negative length (rounding) or none keeps its place in the order
+  /// only.
+  static std::vector<Interval> merge_all(std::vector<Interval> list) {
+    return merge(std::move(list));
+  }
 
  private:
   bool is_device(EventId e) const {
     const Category c = t_.category(e);
-    const bool work = c == Category::kKernel || c == Category::kMemcpy || c == Category::kMemset || c == Category::kSync;
+    const bool work = c == Category::kKernel || c == Category::kMemcpy || c == Category::kMemset ||
+                      c == Category::kSync;
     return work && t_.tracks()[t_.track_of(e)].tid >= 0;
   }
 
@@ -85,7 +93,8 @@ class RankTable {
       for (EventId e = track.first_event; e < track.first_event + track.num_events; ++e) {
         if (t_.name(e).find("ProfilerStep") == std::string_view::npos) continue;
         names.insert(t_.name(e));
-        if (t_.category(e) != Category::kGpuUserAnnotation && !track.is_device()) last = std::max(last, item(e).ts);
+        if (t_.category(e) != Category::kGpuUserAnnotation && !track.is_device())
+          last = std::max(last, item(e).ts);
       }
     }
     const bool drop = names.size() > 1;
@@ -126,18 +135,25 @@ Json temporal(const RankTable& r, int64_t rank) {
   int64_t begin = INT64_MAX, end = INT64_MIN;
   for (const auto& i : all) begin = std::min(begin, i.begin), end = std::max(end, i.end);
   const int64_t kernel = end - begin, idle = kernel - union_length(merge(std::move(all)));
-  const int64_t compute = union_length(r.of_kind(Kind::kComputation)), rest = kernel - compute - idle;
+  const int64_t compute = union_length(r.of_kind(Kind::kComputation)),
+                rest = kernel - compute - idle;
   const auto share = [&](int64_t part) { return round_to(100 * r.us(part) / r.us(kernel), 2); };
-  return {{"rank", rank}, {"idle_time(us)", r.us(idle)}, {"compute_time(us)", r.us(compute)},
-          {"non_compute_time(us)", r.us(rest)}, {"kernel_time(us)", r.us(kernel)}, {"idle_time_pctg", share(idle)},
-          {"compute_time_pctg", share(compute)}, {"non_compute_time_pctg", share(rest)}};
+  return {{"rank", rank},
+          {"idle_time(us)", r.us(idle)},
+          {"compute_time(us)", r.us(compute)},
+          {"non_compute_time(us)", r.us(rest)},
+          {"kernel_time(us)", r.us(kernel)},
+          {"idle_time_pctg", share(idle)},
+          {"compute_time_pctg", share(compute)},
+          {"non_compute_time_pctg", share(rest)}};
 }
 
 Json overlap(const RankTable& r, int64_t rank) {
   const auto comm = r.of_kind(Kind::kCommunication), comp = r.of_kind(Kind::kComputation);
   const int64_t length = union_length(comm);
   Json value = nullptr;
-  if (length > 0) value = round_to(100 * r.us(union_length(intersect(comm, comp))) / r.us(length), 2);
+  if (length > 0)
+    value = round_to(100 * r.us(union_length(intersect(comm, comp))) / r.us(length), 2);
   return {{"rank", rank}, {"comp_comm_overlap_pctg", value}};
 }
 
@@ -165,8 +181,8 @@ double sample_std(const std::vector<double>& v) {
   return std::sqrt(sum / static_cast<double>(v.size() - 1));
 }
 
-/// Sums by name; what goes beyond `most` names, or beyond the 0.8 quantile of the running sums, becomes
-/// "others".
+/// Sums by name; what goes beyond `most` names, or beyond the 0.8 quantile of the running sums,
+/// becomes "others".
 Json by_name(std::vector<NameSum> rows, size_t most, int64_t rank, const char* kind) {
   for (auto& row : rows)
     for (const double v : row.values) row.sum += v;
@@ -180,8 +196,10 @@ Json by_name(std::vector<NameSum> rows, size_t most, int64_t rank, const char* k
     const double limit = quantile(running, 0.8);
     NameSum others{"others", {}, 0};
     for (size_t i = 0; i < rows.size(); ++i) {
-      if (running[i] > limit || i >= most) others.values.push_back(rows[i].sum);
-      else folded.push_back({rows[i].name, {rows[i].sum}, rows[i].sum});
+      if (running[i] > limit || i >= most)
+        others.values.push_back(rows[i].sum);
+      else
+        folded.push_back({rows[i].name, {rows[i].sum}, rows[i].sum});
     }
     if (!others.values.empty()) folded.push_back(std::move(others));
     for (auto& row : folded) {
@@ -192,9 +210,14 @@ Json by_name(std::vector<NameSum> rows, size_t most, int64_t rank, const char* k
   }
   Json out = Json::array();
   for (const auto& row : rows)
-    out.push_back({{"name", row.name}, {"sum (us)", row.sum}, {"max (us)", std::ranges::max(row.values)},
-                   {"min (us)", std::ranges::min(row.values)}, {"mean (us)", mean(row.values)}, {"stddev", sample_std(row.values)},
-                   {"kernel_type", kind}, {"rank", rank}});
+    out.push_back({{"name", row.name},
+                   {"sum (us)", row.sum},
+                   {"max (us)", std::ranges::max(row.values)},
+                   {"min (us)", std::ranges::min(row.values)},
+                   {"mean (us)", mean(row.values)},
+                   {"stddev", sample_std(row.values)},
+                   {"kernel_type", kind},
+                   {"rank", rank}});
   return out;
 }
 
@@ -215,7 +238,8 @@ Json idle(const RankTable& r, int64_t rank) {
   std::map<int64_t, std::vector<Item>> streams;
   const Trace& t = r.trace();
   for (const auto& d : r.device())
-    if (t.category(d.event) != Category::kSync) streams[t.tracks()[t.track_of(d.event)].tid].push_back(d);
+    if (t.category(d.event) != Category::kSync)
+      streams[t.tracks()[t.track_of(d.event)].tid].push_back(d);
   Json out = Json::array();
   for (const auto& [stream, items] : streams) {
     std::array<std::optional<int64_t>, 3> sums;
@@ -234,27 +258,40 @@ Json idle(const RankTable& r, int64_t rank) {
     }
     for (size_t k = 0; k < 3; ++k)
       if (sums[k])
-        out.push_back({{"rank", rank}, {"stream", stream}, {"idle_category", kNames[k]}, {"idle_time", r.us(*sums[k])},
-                       {"idle_time_ratio", total != 0 ? Json(round_to(r.us(*sums[k]) / r.us(total), 2)) : Json(nullptr)}});
+        out.push_back(
+            {{"rank", rank},
+             {"stream", stream},
+             {"idle_category", kNames[k]},
+             {"idle_time", r.us(*sums[k])},
+             {"idle_time_ratio",
+              total != 0 ? Json(round_to(r.us(*sums[k]) / r.us(total), 2)) : Json(nullptr)}});
   }
   return out;
 }
 
 Json describe(std::vector<double> values) {
   const double m = mean(values), s = sample_std(values);
-  return {{"count", values.size()}, {"mean", m}, {"std", s}, {"min", quantile(values, 0)}, {"25%", quantile(values, 0.25)},
-          {"50%", quantile(values, 0.5)}, {"75%", quantile(values, 0.75)}, {"max", quantile(values, 1)}};
+  return {{"count", values.size()},
+          {"mean", m},
+          {"std", s},
+          {"min", quantile(values, 0)},
+          {"25%", quantile(values, 0.25)},
+          {"50%", quantile(values, 0.5)},
+          {"75%", quantile(values, 0.75)},
+          {"max", quantile(values, 1)}};
 }
 
 bool is_launch_name(std::string_view name) {
-  return name == "cudaLaunchKernel" || name == "cudaLaunchKernelExC" || name == "cudaMemcpyAsync" || name == "cudaMemsetAsync";
+  return name == "cudaLaunchKernel" || name == "cudaLaunchKernelExC" || name == "cudaMemcpyAsync" ||
+         name == "cudaMemsetAsync";
 }
 
 Json launches(const RankTable& r, int64_t rank) {
   const Trace& t = r.trace();
   std::unordered_map<uint32_t, std::vector<Item>> calls;
   for (const auto& h : r.host())
-    if (is_launch_name(t.name(h.event)) && t.correlation(h.event)) calls[t.correlation(h.event)].push_back(h);
+    if (is_launch_name(t.name(h.event)) && t.correlation(h.event))
+      calls[t.correlation(h.event)].push_back(h);
   std::vector<double> cpu, gpu, delay;
   for (const auto& d : r.device()) {
     const auto at = calls.find(t.correlation(d.event));
@@ -270,15 +307,20 @@ Json launches(const RankTable& r, int64_t rank) {
     for (const double x : v) s += x;
     return s;
   };
-  return {{"rank", rank}, {"launches", delay.size()}, {"cpu_duration", sum(cpu)}, {"gpu_duration", sum(gpu)},
-          {"launch_delay", sum(delay)}, {"launch_delay_summary", delay.empty() ? Json(nullptr) : describe(delay)}};
+  return {{"rank", rank},
+          {"launches", delay.size()},
+          {"cpu_duration", sum(cpu)},
+          {"gpu_duration", sum(gpu)},
+          {"launch_delay", sum(delay)},
+          {"launch_delay_summary", delay.empty() ? Json(nullptr) : describe(delay)}};
 }
 
 Json queue_length(const RankTable& r, int64_t rank) {
   const Trace& t = r.trace();
   std::unordered_map<uint32_t, int64_t> launched;  // correlation -> time of the call
   for (const auto& h : r.host())
-    if (is_launch_name(t.name(h.event)) && t.correlation(h.event)) launched[t.correlation(h.event)] = h.ts;
+    if (is_launch_name(t.name(h.event)) && t.correlation(h.event))
+      launched[t.correlation(h.event)] = h.ts;
   std::map<int64_t, std::vector<std::pair<int64_t, int>>> changes;
   for (const auto& d : r.device()) {
     const auto at = launched.find(t.correlation(d.event));
@@ -289,7 +331,9 @@ Json queue_length(const RankTable& r, int64_t rank) {
   }
   Json out = Json::array();
   for (auto& [stream, list] : changes) {
-    std::ranges::stable_sort(list, [](const auto& a, const auto& b) { return a.first != b.first ? a.first < b.first : a.second > b.second; });
+    std::ranges::stable_sort(list, [](const auto& a, const auto& b) {
+      return a.first != b.first ? a.first < b.first : a.second > b.second;
+    });
     std::vector<double> lengths;
     int length = 0;
     for (const auto& [ts, change] : list) lengths.push_back(length += change);
@@ -336,10 +380,18 @@ Json memory_bandwidth(const RankTable& r, int64_t rank) {
 }  // namespace
 
 Json hta_json(const Run& run, int64_t span) {
-  Json out{{"rules", "HolisticTraceAnalysis 0.5: kernel span, last step dropped, memory copies in non-compute"},
-           {"temporal_breakdown", Json::array()}, {"comm_comp_overlap", Json::array()}, {"gpu_kernel_types", Json::array()},
-           {"gpu_kernels", Json::array()}, {"idle_time_breakdown", Json::array()}, {"cuda_kernel_launch_stats", Json::array()},
-           {"queue_length_summary", Json::array()}, {"memory_bw_summary", Json::array()}, {"gpu_user_annotations", Json::array()}};
+  Json out{
+      {"rules",
+       "HolisticTraceAnalysis 0.5: kernel span, last step dropped, memory copies in non-compute"},
+      {"temporal_breakdown", Json::array()},
+      {"comm_comp_overlap", Json::array()},
+      {"gpu_kernel_types", Json::array()},
+      {"gpu_kernels", Json::array()},
+      {"idle_time_breakdown", Json::array()},
+      {"cuda_kernel_launch_stats", Json::array()},
+      {"queue_length_summary", Json::array()},
+      {"memory_bw_summary", Json::array()},
+      {"gpu_user_annotations", Json::array()}};
   const auto append = [&](const char* member, Json rows) {
     for (auto& row : rows) out[member].push_back(std::move(row));
   };
@@ -355,7 +407,8 @@ Json hta_json(const Run& run, int64_t span) {
       std::vector<Item> items;
       for (const auto& d : r.device())
         if (kind_of(f.trace.name(d.event)) == kind) items.push_back(d);
-      append("gpu_kernels", by_name(names_of(r, items), 10, f.rank, kKindNames[static_cast<int>(kind)]));
+      append("gpu_kernels",
+             by_name(names_of(r, items), 10, f.rank, kKindNames[static_cast<int>(kind)]));
     }
     append("idle_time_breakdown", idle(r, f.rank));
     out["cuda_kernel_launch_stats"].push_back(launches(r, f.rank));
@@ -364,16 +417,22 @@ Json hta_json(const Run& run, int64_t span) {
     std::vector<Item> annotations;
     for (const auto& h : r.host())
       if (f.trace.category(h.event) == Category::kGpuUserAnnotation) annotations.push_back(h);
-    append("gpu_user_annotations", by_name(names_of(r, annotations), 1000, f.rank, "gpu_user_annotation"));
+    append("gpu_user_annotations",
+           by_name(names_of(r, annotations), 1000, f.rank, "gpu_user_annotation"));
   }
   double all = 0;
   for (const auto& [type, time] : types) all += time;
   std::vector<std::pair<std::string, double>> order(types.begin(), types.end());
   std::ranges::stable_sort(order, std::ranges::greater(), [](const auto& t) { return t.second; });
   for (const auto& [type, time] : order)
-    out["gpu_kernel_types"].push_back({{"kernel_type", type}, {"sum", time}, {"percentage", all > 0 ? round_to(100 * time / all, 1) : 0}});
+    out["gpu_kernel_types"].push_back(
+        {{"kernel_type", type},
+         {"sum", time},
+         {"percentage", all > 0 ? round_to(100 * time / all, 1) : 0}});
   if (out["temporal_breakdown"].empty())
-    out["empty"] = "these rules count device work, and the traces hold none; use profile summary without --hta";
+    out["empty"] =
+        "these rules count device work, and the traces hold none; use profile summary without "
+        "--hta";
   return out;
 }
 

@@ -11,8 +11,8 @@
 namespace triptych::insight {
 namespace {
 
-/// The record that covers most of [begin, end) on a track: the deepest that covers at least half, else
-/// the longest part; "" when none does.
+/// The record that covers most of [begin, end) on a track: the deepest that covers at least half,
+/// else the longest part; "" when none does.
 std::string cause_on(const Trace& t, uint32_t track_number, int64_t begin, int64_t end) {
   const Track& track = t.tracks()[track_number];
   EventId best = kNone;
@@ -26,7 +26,8 @@ std::string cause_on(const Trace& t, uint32_t track_number, int64_t begin, int64
       const int64_t part = std::min(t.end(e), end) - std::max(t.ts(e), begin);
       if (part > part_of_row) part_of_row = part, of_row = e;
     }
-    if (of_row != kNone && (part_of_row * 2 >= end - begin || part_of_row > most)) best = of_row, most = part_of_row;
+    if (of_row != kNone && (part_of_row * 2 >= end - begin || part_of_row > most))
+      best = of_row, most = part_of_row;
   }
   return best == kNone || most * 4 < end - begin ? "" : display_name(t.name(best));
 }
@@ -47,8 +48,10 @@ std::vector<IdleGap> idle_gaps(const Trace& t, int64_t short_gap_ns) {
       if (end != INT64_MIN && t.ts(e) > end) {
         IdleGap gap{k, e, end, t.ts(e), IdleGap::kOther};
         const EventId launch = t.linked(e);
-        if (launch != kNone && t.ts(launch) > end) gap.kind = IdleGap::kHostWait;
-        else if (t.ts(e) - end < short_gap_ns) gap.kind = IdleGap::kKernelWait;
+        if (launch != kNone && t.ts(launch) > end)
+          gap.kind = IdleGap::kHostWait;
+        else if (t.ts(e) - end < short_gap_ns)
+          gap.kind = IdleGap::kKernelWait;
         out.push_back(gap);
       }
       end = std::max(end, t.end(e));
@@ -83,7 +86,11 @@ Json idle_json(const Run& run, const std::vector<int>& files, std::optional<int6
           ++n, ns += gap.length();
         }
       }
-      rows.push_back({{"rank", f.rank}, {"stream", "cpu"}, {"kind", "host"}, {"count", count}, {"total_ns", total}});
+      rows.push_back({{"rank", f.rank},
+                      {"stream", "cpu"},
+                      {"kind", "host"},
+                      {"count", count},
+                      {"total_ns", total}});
       continue;
     }
     std::map<std::pair<uint32_t, int>, std::pair<int64_t, int64_t>> sums;
@@ -98,14 +105,21 @@ Json idle_json(const Run& run, const std::vector<int>& files, std::optional<int6
       ++m, length += gap.end_ns - gap.begin_ns;
     }
     for (const auto& [key, sum] : sums)
-      rows.push_back({{"rank", f.rank}, {"stream", std::to_string(t.tracks()[key.first].tid)}, {"kind", kKinds[key.second]},
-                      {"count", sum.first}, {"total_ns", sum.second}});
+      rows.push_back({{"rank", f.rank},
+                      {"stream", std::to_string(t.tracks()[key.first].tid)},
+                      {"kind", kKinds[key.second]},
+                      {"count", sum.first},
+                      {"total_ns", sum.second}});
   }
-  std::vector<std::pair<std::string, std::pair<int64_t, int64_t>>> order(causes.begin(), causes.end());
-  std::ranges::stable_sort(order, std::ranges::greater(), [](const auto& c) { return c.second.second; });
+  std::vector<std::pair<std::string, std::pair<int64_t, int64_t>>> order(causes.begin(),
+                                                                         causes.end());
+  std::ranges::stable_sort(order, std::ranges::greater(),
+                           [](const auto& c) { return c.second.second; });
   Json list = Json::array();
   for (size_t i = 0; i < order.size() && i < 50; ++i)
-    list.push_back({{"name", order[i].first}, {"count", order[i].second.first}, {"total_ns", order[i].second.second}});
+    list.push_back({{"name", order[i].first},
+                    {"count", order[i].second.first},
+                    {"total_ns", order[i].second.second}});
   Json out{{"rows", std::move(rows)}, {"causes", std::move(list)}};
   if (out["rows"].empty()) out["empty"] = "no steps and no device work were recorded";
   return out;

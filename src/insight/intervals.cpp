@@ -9,8 +9,10 @@ std::vector<Interval> merge(std::vector<Interval> intervals) {
   std::vector<Interval> out;
   for (const auto& i : intervals) {
     if (i.end <= i.begin) continue;
-    if (out.empty() || i.begin > out.back().end) out.push_back(i);
-    else out.back().end = std::max(out.back().end, i.end);
+    if (out.empty() || i.begin > out.back().end)
+      out.push_back(i);
+    else
+      out.back().end = std::max(out.back().end, i.end);
   }
   return out;
 }
@@ -26,8 +28,10 @@ std::vector<Interval> intersect(const std::vector<Interval>& a, const std::vecto
   for (size_t i = 0, j = 0; i < a.size() && j < b.size();) {
     const int64_t begin = std::max(a[i].begin, b[j].begin), end = std::min(a[i].end, b[j].end);
     if (begin < end) out.push_back({begin, end});
-    if (a[i].end < b[j].end) ++i;
-    else ++j;
+    if (a[i].end < b[j].end)
+      ++i;
+    else
+      ++j;
   }
   return out;
 }

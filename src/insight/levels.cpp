@@ -24,12 +24,12 @@ class LevelWriter {
     for (uint32_t b = first; b <= last; ++b) {
       const int64_t bucket_begin = static_cast<int64_t>(b) << shift_;
       const int64_t bucket_end = bucket_begin + (int64_t{1} << shift_);
-      const int64_t part =
-          std::min(begin + dur, bucket_end) - std::max(begin, bucket_begin);
+      const int64_t part = std::min(begin + dur, bucket_end) - std::max(begin, bucket_begin);
       merge(b, event, b == first ? 1 : 0, part, part);
     }
   }
-  void merge(uint32_t index, uint32_t event, uint32_t events, int64_t longest_part, int64_t covered) {
+  void merge(uint32_t index, uint32_t event, uint32_t events, int64_t longest_part,
+             int64_t covered) {
     if (image_.buckets.size() == first_ || image_.buckets.back().index < index) {
       image_.buckets.push_back({index, event, 0, 0});
       longest_ = -1;
@@ -42,8 +42,8 @@ class LevelWriter {
       bucket.longest = event;
     }
     covered_ += covered;
-    bucket.covered = std::min(
-        1.0F, static_cast<float>(static_cast<double>(covered_) / static_cast<double>(int64_t{1} << shift_)));
+    bucket.covered = std::min(1.0F, static_cast<float>(static_cast<double>(covered_) /
+                                                       static_cast<double>(int64_t{1} << shift_)));
   }
   Level finish() const {
     return {shift_, static_cast<uint32_t>(image_.buckets.size() - first_), first_};
@@ -63,7 +63,9 @@ void build_row(TraceImage& image, Row& row) {
   const uint32_t last = row.first_event + row.num_events - 1;
   const int64_t range = image.ts[last] + image.dur[last] - image.ts[row.first_event] + 1;
   const int64_t whole = image.facts.end_ns - origin + 1;
-  const auto bits = [](int64_t v) { return static_cast<uint32_t>(std::bit_width(static_cast<uint64_t>(v))); };
+  const auto bits = [](int64_t v) {
+    return static_cast<uint32_t>(std::bit_width(static_cast<uint64_t>(v)));
+  };
   uint32_t shift = std::max({kFinestShift, bits(range * kEventsPerBucket / row.num_events),
                              bits(whole) > 31 ? bits(whole) - 31 : 0});
   {
@@ -77,9 +79,10 @@ void build_row(TraceImage& image, Row& row) {
     LevelWriter writer(image, ++shift);
     for (uint32_t i = 0; i < finer.num_buckets; ++i) {
       const Bucket b = image.buckets[finer.first_bucket + i];
-      const auto covered = static_cast<int64_t>(b.covered * static_cast<float>(int64_t{1} << finer.shift));
-      writer.merge(b.index >> 1, b.longest, b.events,
-                   std::min(image.dur[b.longest], covered), covered);
+      const auto covered =
+          static_cast<int64_t>(b.covered * static_cast<float>(int64_t{1} << finer.shift));
+      writer.merge(b.index >> 1, b.longest, b.events, std::min(image.dur[b.longest], covered),
+                   covered);
     }
     image.levels.push_back(writer.finish());
   }

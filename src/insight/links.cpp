@@ -23,7 +23,8 @@ template <class Wanted>
 std::vector<Key> keys_of(const TraceImage& image, const Column<uint32_t>& ids, Wanted&& wanted) {
   std::vector<Key> keys;
   for (EventId e = 0; e < image.ts.size; ++e)
-    if (ids[e] != 0 && wanted(static_cast<Category>(image.category[e]))) keys.push_back({ids[e], e});
+    if (ids[e] != 0 && wanted(static_cast<Category>(image.category[e])))
+      keys.push_back({ids[e], e});
   std::ranges::sort(keys, [&](const Key& a, const Key& b) {
     return a.id != b.id ? a.id < b.id : image.ts[a.event] < image.ts[b.event];
   });
@@ -42,7 +43,8 @@ void join(TraceImage& image, const std::vector<Key>& device, const std::vector<K
   }
 }
 
-/// The innermost event of a track that covers `ts`; or the next to start, for arrows drawn from gaps.
+/// The innermost event of a track that covers `ts`; or the next to start, for arrows drawn from
+/// gaps.
 EventId event_at(const TraceImage& image, const Track& track, int64_t ts) {
   for (uint32_t r = track.num_rows; r-- > 0;) {
     const Row& row = image.rows[track.first_row + r];
@@ -71,11 +73,12 @@ void link_launches(TraceImage& image) {
   }
   bool missing = false;
   for (EventId e = 0; e < image.ts.size && !missing; ++e)
-    missing = is_device_work(static_cast<Category>(image.category[e])) && image.linked[e] == kNone &&
-              image.external[e] != 0;
+    missing = is_device_work(static_cast<Category>(image.category[e])) &&
+              image.linked[e] == kNone && image.external[e] != 0;
   if (!missing) return;  // operators name their kernels only where launches were not recorded
   const auto device = keys_of(image, image.external, is_device_work);
-  join(image, device, keys_of(image, image.external, [](Category c) { return c == Category::kCpuOp; }));
+  join(image, device,
+       keys_of(image, image.external, [](Category c) { return c == Category::kCpuOp; }));
 }
 
 void match_flows(TraceImage& image, std::vector<RawFlow>& flows) {

@@ -33,7 +33,9 @@ EventId op_at(const Trace& t, uint32_t track_number, int64_t ts) {
 bool is_backward(const Trace& t, EventId e) {
   for (; e != kNone; e = t.parent(e)) {
     const auto* op = t.op(e);
-    if ((op && op->forward_thread != 0) || t.name(e).starts_with("autograd::engine") || t.name(e).starts_with("B stage")) return true;
+    if ((op && op->forward_thread != 0) || t.name(e).starts_with("autograd::engine") ||
+        t.name(e).starts_with("B stage"))
+      return true;
   }
   return false;
 }
@@ -52,11 +54,15 @@ std::string category_by_life(const Trace& t, const Allocation& a) {
   // Freed at the latest in the backward of its own step.
   for (const auto& step : t.steps())
     if (a.begin_ns >= step.begin_ns && a.begin_ns < step.end_ns)
-      return backward ? (a.end_ns < step.end_ns ? "gradient" : "unknown") : a.end_ns < step.end_ns ? "activation" : "unknown";
+      return backward                 ? (a.end_ns < step.end_ns ? "gradient" : "unknown")
+             : a.end_ns < step.end_ns ? "activation"
+                                      : "unknown";
   return backward ? "gradient" : "activation";
 }
 
-bool on_device(const MemoryEvent& m, std::pair<int32_t, int32_t> d) { return m.device_type == d.first && m.device == d.second; }
+bool on_device(const MemoryEvent& m, std::pair<int32_t, int32_t> d) {
+  return m.device_type == d.first && m.device == d.second;
+}
 
 std::string device_name(std::pair<int32_t, int32_t> d) {
   return d.first == 0 ? "cpu" : fmt::format("{}:{}", d.first == 1 ? "cuda" : "device", d.second);
@@ -82,7 +88,8 @@ std::vector<std::pair<int32_t, int32_t>> memory_devices(const Trace& t) {
   std::vector<std::pair<int32_t, int32_t>> out;
   for (const auto& [device, count] : counts) out.push_back(device);
   // A GPU's memory is what runs short; the host's only where there is no GPU.
-  std::ranges::stable_sort(out, std::ranges::greater(), [&](const auto& d) { return std::pair(d.first != 0, counts[d]); });
+  std::ranges::stable_sort(out, std::ranges::greater(),
+                           [&](const auto& d) { return std::pair(d.first != 0, counts[d]); });
   return out;
 }
 
@@ -130,7 +137,8 @@ std::optional<Peak> memory_peak_of(const Trace& t, int32_t device_type, int32_t 
   for (const auto& m : t.memory()) {
     if (!on_device(m, {device_type, device})) continue;
     const int64_t now = running.next(m);
-    if (!peak || now > peak->allocated) peak = {m.ts_ns, now, std::max<int64_t>(m.total_reserved, 0)};
+    if (!peak || now > peak->allocated)
+      peak = {m.ts_ns, now, std::max<int64_t>(m.total_reserved, 0)};
   }
   return peak;
 }
@@ -139,12 +147,16 @@ Json memory_curve_json(const Run& run, int file, int64_t points) {
   const auto& f = run.files()[static_cast<size_t>(file)];
   const Trace& t = f.trace;
   const auto devices = memory_devices(t);
-  if (devices.empty()) return {{"rank", f.rank}, {"points", Json::array()}, {"rows", Json::array()}, {"empty", kNothing}};
+  if (devices.empty())
+    return {
+        {"rank", f.rank}, {"points", Json::array()}, {"rows", Json::array()}, {"empty", kNothing}};
   const auto device = devices.front();
   points = std::clamp<int64_t>(points, 16, 20000);
-  const int64_t begin = t.memory().front().ts_ns, span = std::max<int64_t>(1, t.memory().back().ts_ns - begin + 1);
+  const int64_t begin = t.memory().front().ts_ns,
+                span = std::max<int64_t>(1, t.memory().back().ts_ns - begin + 1);
   const auto bucket_of = [&](int64_t ts) {
-    return static_cast<size_t>(static_cast<double>(ts - begin) / static_cast<double>(span) * static_cast<double>(points));
+    return static_cast<size_t>(static_cast<double>(ts - begin) / static_cast<double>(span) *
+                               static_cast<double>(points));
   };
   struct Point {
     int64_t ts = 0, allocated = -1, reserved = 0;
@@ -164,8 +176,10 @@ Json memory_curve_json(const Run& run, int file, int64_t points) {
   for (const auto& a : allocations) {
     auto& list = changes[a.category];
     list.resize(high.size() + 1);
-    const size_t from = a.begin_ns == INT64_MIN ? 0 : std::min(bucket_of(a.begin_ns), high.size() - 1);
-    const size_t to = a.end_ns == INT64_MAX ? high.size() : std::min(bucket_of(a.end_ns) + 1, high.size());
+    const size_t from =
+        a.begin_ns == INT64_MIN ? 0 : std::min(bucket_of(a.begin_ns), high.size() - 1);
+    const size_t to =
+        a.end_ns == INT64_MAX ? high.size() : std::min(bucket_of(a.end_ns) + 1, high.size());
     list[from] += a.bytes;
     list[to] -= a.bytes;
   }
@@ -174,7 +188,9 @@ Json memory_curve_json(const Run& run, int file, int64_t points) {
   for (size_t i = 0; i < high.size(); ++i) {
     if (high[i].allocated < 0) continue;
     kept.push_back(i);
-    list.push_back({{"t", run.aligned(file, high[i].ts)}, {"allocated", high[i].allocated}, {"reserved", high[i].reserved}});
+    list.push_back({{"t", run.aligned(file, high[i].ts)},
+                    {"allocated", high[i].allocated},
+                    {"reserved", high[i].reserved}});
   }
   for (const auto& [name, delta] : changes) {
     Json values = Json::array();
@@ -186,10 +202,19 @@ Json memory_curve_json(const Run& run, int file, int64_t points) {
     }
     categories[name] = std::move(values);
   }
-  Json out{{"rank", f.rank}, {"device", device_name(device)}, {"points", list}, {"rows", list}, {"categories", std::move(categories)}};
+  Json out{{"rank", f.rank},
+           {"device", device_name(device)},
+           {"points", list},
+           {"rows", list},
+           {"categories", std::move(categories)}};
   if (const auto peak = memory_peak_of(t, device.first, device.second))
-    out["peak"] = {{"t", run.aligned(file, peak->ts_ns)}, {"allocated", peak->allocated}, {"reserved", peak->reserved},
-                   {"fragmentation", peak->reserved > 0 ? 1 - static_cast<double>(peak->allocated) / static_cast<double>(peak->reserved) : 0}};
+    out["peak"] = {
+        {"t", run.aligned(file, peak->ts_ns)},
+        {"allocated", peak->allocated},
+        {"reserved", peak->reserved},
+        {"fragmentation", peak->reserved > 0 ? 1 - static_cast<double>(peak->allocated) /
+                                                       static_cast<double>(peak->reserved)
+                                             : 0}};
   return out;
 }
 
@@ -197,7 +222,9 @@ Json memory_peak_json(const Run& run, int file) {
   const auto& f = run.files()[static_cast<size_t>(file)];
   const Trace& t = f.trace;
   const auto devices = memory_devices(t);
-  const auto peak = devices.empty() ? std::nullopt : memory_peak_of(t, devices.front().first, devices.front().second);
+  const auto peak = devices.empty()
+                        ? std::nullopt
+                        : memory_peak_of(t, devices.front().first, devices.front().second);
   if (!peak) return {{"rank", f.rank}, {"rows", Json::array()}, {"empty", kNothing}};
   struct Sum {
     int64_t bytes = 0, count = 0;
@@ -215,28 +242,49 @@ Json memory_peak_json(const Run& run, int file) {
     listed += a.bytes;
   }
   if (peak->allocated > listed) by_category["before start"] += peak->allocated - listed;
-  std::vector<std::pair<std::tuple<std::string, std::string, std::string>, Sum>> order(sums.begin(), sums.end());
-  std::ranges::stable_sort(order, std::ranges::greater(), [](const auto& s) { return s.second.bytes; });
+  std::vector<std::pair<std::tuple<std::string, std::string, std::string>, Sum>> order(sums.begin(),
+                                                                                       sums.end());
+  std::ranges::stable_sort(order, std::ranges::greater(),
+                           [](const auto& s) { return s.second.bytes; });
   Json rows = Json::array();
   for (size_t i = 0; i < order.size() && i < 50; ++i) {
     const auto& [category, module, op] = order[i].first;
-    rows.push_back({{"category", category}, {"module", display_name(module)}, {"op", op}, {"bytes", order[i].second.bytes},
+    rows.push_back({{"category", category},
+                    {"module", display_name(module)},
+                    {"op", op},
+                    {"bytes", order[i].second.bytes},
                     {"count", order[i].second.count},
-                    {"share", peak->allocated > 0 ? static_cast<double>(order[i].second.bytes) / static_cast<double>(peak->allocated) : 0}});
+                    {"share", peak->allocated > 0 ? static_cast<double>(order[i].second.bytes) /
+                                                        static_cast<double>(peak->allocated)
+                                                  : 0}});
   }
   Json hints = Json::array();
   const auto share = [&](const char* category) {
-    return peak->allocated > 0 ? static_cast<double>(by_category[category]) / static_cast<double>(peak->allocated) : 0;
+    return peak->allocated > 0
+               ? static_cast<double>(by_category[category]) / static_cast<double>(peak->allocated)
+               : 0;
   };
-  if (share("activation") > 0.3) hints.push_back("activations dominate: recompute some layers (recompute.*), or split the sequence over context ranks");
-  if (share("optimizer_state") > 0.3) hints.push_back("optimizer states dominate: shard them over the data-parallel ranks");
-  if (share("gradient") > 0.3) hints.push_back("gradients dominate: shard them, or train fewer parts");
+  if (share("activation") > 0.3)
+    hints.push_back(
+        "activations dominate: recompute some layers (recompute.*), or split the sequence over "
+        "context ranks");
+  if (share("optimizer_state") > 0.3)
+    hints.push_back("optimizer states dominate: shard them over the data-parallel ranks");
+  if (share("gradient") > 0.3)
+    hints.push_back("gradients dominate: shard them, or train fewer parts");
   for (const auto& row : rows)
-    if (row["op"].get<std::string>().find("cross_entropy") != std::string::npos && row["share"].get<double>() > 0.1)
+    if (row["op"].get<std::string>().find("cross_entropy") != std::string::npos &&
+        row["share"].get<double>() > 0.1)
       hints.push_back("the loss holds much of the peak: compute it in chunks");
-  return {{"rank", f.rank}, {"device", device_name(devices.front())}, {"peak_ns", run.aligned(file, peak->ts_ns)},
-          {"allocated", peak->allocated}, {"reserved", peak->reserved}, {"listed", listed}, {"categories", by_category},
-          {"rows", std::move(rows)}, {"hints", std::move(hints)}};
+  return {{"rank", f.rank},
+          {"device", device_name(devices.front())},
+          {"peak_ns", run.aligned(file, peak->ts_ns)},
+          {"allocated", peak->allocated},
+          {"reserved", peak->reserved},
+          {"listed", listed},
+          {"categories", by_category},
+          {"rows", std::move(rows)},
+          {"hints", std::move(hints)}};
 }
 
 Json memory_categories_json(const Run& run, int file) {
@@ -246,31 +294,43 @@ Json memory_categories_json(const Run& run, int file) {
     for (const auto& [name, bytes] : peak["categories"].items())
       rows.push_back({{"category", name}, {"bytes", bytes}});
   Json out{{"rank", peak["rank"]}, {"rows", std::move(rows)}};
-  if (peak.contains("empty")) out["empty"] = peak["empty"];
-  else out["peak_ns"] = peak["peak_ns"], out["allocated"] = peak["allocated"];
+  if (peak.contains("empty"))
+    out["empty"] = peak["empty"];
+  else
+    out["peak_ns"] = peak["peak_ns"], out["allocated"] = peak["allocated"];
   return out;
 }
 
-Json memory_allocations_json(const Run& run, int file, int64_t offset, int64_t limit, std::string_view sort) {
+Json memory_allocations_json(const Run& run, int file, int64_t offset, int64_t limit,
+                             std::string_view sort) {
   const auto& f = run.files()[static_cast<size_t>(file)];
   const Trace& t = f.trace;
   const auto devices = memory_devices(t);
-  if (devices.empty()) return {{"rank", f.rank}, {"rows", Json::array()}, {"total", 0}, {"empty", kNothing}};
+  if (devices.empty())
+    return {{"rank", f.rank}, {"rows", Json::array()}, {"total", 0}, {"empty", kNothing}};
   auto list = allocations_of(t, devices.front().first, devices.front().second);
-  if (sort == "-bytes" || sort.empty()) std::ranges::stable_sort(list, std::ranges::greater(), &Allocation::bytes);
+  if (sort == "-bytes" || sort.empty())
+    std::ranges::stable_sort(list, std::ranges::greater(), &Allocation::bytes);
   Json rows = Json::array();
   const auto first = static_cast<size_t>(std::max<int64_t>(0, offset));
-  for (size_t i = first; i < list.size() && i < first + static_cast<size_t>(std::max<int64_t>(0, limit)); ++i) {
+  for (size_t i = first;
+       i < list.size() && i < first + static_cast<size_t>(std::max<int64_t>(0, limit)); ++i) {
     const auto& a = list[i];
     const bool begun = a.begin_ns != INT64_MIN, ended = a.end_ns != INT64_MAX;
-    rows.push_back({{"address", fmt::format("0x{:x}", a.address)}, {"bytes", a.bytes}, {"category", a.category},
-                    {"module", display_name(a.module)}, {"op", a.op == kNone ? "" : display_name(t.name(a.op))},
+    rows.push_back({{"address", fmt::format("0x{:x}", a.address)},
+                    {"bytes", a.bytes},
+                    {"category", a.category},
+                    {"module", display_name(a.module)},
+                    {"op", a.op == kNone ? "" : display_name(t.name(a.op))},
                     {"begin_ns", begun ? Json(run.aligned(file, a.begin_ns)) : Json(nullptr)},
                     {"end_ns", ended ? Json(run.aligned(file, a.end_ns)) : Json(nullptr)},
                     {"duration_ns", begun && ended ? Json(a.end_ns - a.begin_ns) : Json(nullptr)},
                     {"id", a.op == kNone ? Json(nullptr) : Json(slice_id(file, a.op))}});
   }
-  return {{"rank", f.rank}, {"device", device_name(devices.front())}, {"rows", std::move(rows)}, {"total", list.size()}};
+  return {{"rank", f.rank},
+          {"device", device_name(devices.front())},
+          {"rows", std::move(rows)},
+          {"total", list.size()}};
 }
 
 }  // namespace triptych::insight

@@ -17,8 +17,8 @@ struct Allocation {
   int64_t begin_ns = INT64_MIN;  ///< of the trace; INT64_MIN: allocated before it began
   int64_t end_ns = INT64_MAX;    ///< INT64_MAX: still there at its end
   uint32_t track = kNone;
-  EventId op = kNone;            ///< innermost operator around the allocation
-  std::string category;          ///< recorded, else from the life time; section 3.6
+  EventId op = kNone;    ///< innermost operator around the allocation
+  std::string category;  ///< recorded, else from the life time; section 3.6
   std::string module;
 };
 
@@ -40,6 +40,7 @@ Json memory_curve_json(const Run& run, int file, int64_t points);
 Json memory_categories_json(const Run& run, int file);
 /// {"peak_ns","allocated","rows":[{"category","module","op","bytes","count","share"}],"hints":[]}
 Json memory_peak_json(const Run& run, int file);
-Json memory_allocations_json(const Run& run, int file, int64_t offset, int64_t limit, std::string_view sort);
+Json memory_allocations_json(const Run& run, int file, int64_t offset, int64_t limit,
+                             std::string_view sort);
 
 }  // namespace triptych::insight

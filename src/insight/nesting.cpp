@@ -101,8 +101,8 @@ Nesting nest_events(std::span<const int64_t> ts, std::span<const int64_t> dur) {
     if (place.depth >= counts.size()) counts.resize(place.depth + 1u);
     ++counts[place.depth];
   }
-  // A row may stay empty when overlapping events pushed later ones deeper: never, rows fill from the
-  // first; so counts are all positive.
+  // A row may stay empty when overlapping events pushed later ones deeper: never, rows fill from
+  // the first; so counts are all positive.
   std::vector<uint32_t> next(counts.size());
   std::exclusive_scan(counts.begin(), counts.end(), next.begin(), 0u);
   for (size_t d = 0; d < counts.size(); ++d) out.rows.push_back({next[d], counts[d], 0, 0});

@@ -1,11 +1,11 @@
 #include "insight/operators.h"
 
 #include <algorithm>
-#include <cmath>
 #include <charconv>
+#include <cmath>
 #include <functional>
-#include <numeric>
 #include <map>
+#include <numeric>
 #include <unordered_map>
 
 #include "insight/statistics.h"
@@ -18,13 +18,17 @@ namespace triptych::insight {
 namespace {
 
 bool contains_any_case(std::string_view text, std::string_view part) {
-  return std::ranges::search(text, part, {}, [](char c) { return std::tolower(static_cast<unsigned char>(c)); },
-                             [](char c) { return std::tolower(static_cast<unsigned char>(c)); })
-             .begin() != text.end() || part.empty();
+  return std::ranges::search(
+             text, part, {}, [](char c) { return std::tolower(static_cast<unsigned char>(c)); },
+             [](char c) {
+               return std::tolower(static_cast<unsigned char>(c));
+             }).begin() != text.end() ||
+         part.empty();
 }
 
 bool below(std::string_view module, std::string_view root) {
-  return root.empty() || (module.starts_with(root) && (module.size() == root.size() || module[root.size()] == '.'));
+  return root.empty() ||
+         (module.starts_with(root) && (module.size() == root.size() || module[root.size()] == '.'));
 }
 
 /// Window of a step on the host of one trace.
@@ -48,7 +52,8 @@ class Modules {
     const EventId key = t_.parent(e) == kNone ? e : t_.parent(e);
     const bool own = t_.name(e).starts_with("nn.Module: ");
     const Category c = t_.category(e);
-    if (own || c == Category::kKernel || c == Category::kMemcpy || c == Category::kMemset || t_.parent(e) == kNone)
+    if (own || c == Category::kKernel || c == Category::kMemcpy || c == Category::kMemset ||
+        t_.parent(e) == kNone)
       return scratch_ = module_of(t_, e);
     const auto [at, added] = by_parent_.try_emplace(key);
     if (added) at->second = module_of(t_, key);
@@ -61,8 +66,8 @@ class Modules {
   std::string scratch_;
 };
 
-/// Device time of every operator: what was launched inside it (total), and not inside an inner operator
-/// (self).
+/// Device time of every operator: what was launched inside it (total), and not inside an inner
+/// operator (self).
 struct DeviceTimes {
   std::vector<int64_t> total, self;
 };
@@ -106,7 +111,8 @@ std::vector<std::vector<double>> parse_dims(std::string_view dims) {
       ++at;
     } else if (dims[at] >= '0' && dims[at] <= '9' && !lists.empty()) {
       double value = 0;
-      const auto [behind, error] = std::from_chars(dims.data() + at, dims.data() + dims.size(), value);
+      const auto [behind, error] =
+          std::from_chars(dims.data() + at, dims.data() + dims.size(), value);
       if (error != std::errc()) return {};
       lists.back().push_back(value);
       at = static_cast<size_t>(behind - dims.data());
@@ -131,18 +137,22 @@ double flops_of(std::string_view name, std::string_view dims) {
   const auto rank = [&](size_t i) { return i < d.size() ? d[i].size() : 0; };
   if (name == "aten::mm" && rank(0) == 2 && rank(1) == 2) return 2 * d[0][0] * d[0][1] * d[1][1];
   if (name == "aten::addmm" && rank(1) == 2 && rank(2) == 2) return 2 * d[1][0] * d[1][1] * d[2][1];
-  if (name == "aten::bmm" && rank(0) == 3 && rank(1) == 3) return 2 * d[0][0] * d[0][1] * d[0][2] * d[1][2];
-  if (name == "aten::baddbmm" && rank(1) == 3 && rank(2) == 3) return 2 * d[1][0] * d[1][1] * d[1][2] * d[2][2];
-  const bool conv = name == "aten::convolution" || name == "aten::cudnn_convolution" || name == "aten::mkldnn_convolution";
+  if (name == "aten::bmm" && rank(0) == 3 && rank(1) == 3)
+    return 2 * d[0][0] * d[0][1] * d[0][2] * d[1][2];
+  if (name == "aten::baddbmm" && rank(1) == 3 && rank(2) == 3)
+    return 2 * d[1][0] * d[1][1] * d[1][2] * d[2][2];
+  const bool conv = name == "aten::convolution" || name == "aten::cudnn_convolution" ||
+                    name == "aten::mkldnn_convolution";
   if (conv && rank(0) >= 3 && rank(1) == rank(0)) {
-    // Each output value costs one window; without stride and padding the output has the input's size.
+    // Each output value costs one window; without stride and padding the output has the input's
+    // size.
     double work = 2 * d[0][0] * d[1][0];
     for (size_t i = 1; i < d[1].size(); ++i) work *= d[1][i];
     for (size_t i = 2; i < d[0].size(); ++i) work *= d[0][i];
     return work;
   }
-  if (name.find("scaled_dot_product") != std::string_view::npos && name.find("backward") == std::string_view::npos &&
-      rank(0) == 4 && rank(1) == 4)
+  if (name.find("scaled_dot_product") != std::string_view::npos &&
+      name.find("backward") == std::string_view::npos && rank(0) == 4 && rank(1) == 4)
     return 4 * d[0][0] * d[0][1] * d[0][2] * d[1][2] * d[0][3];
   return 0;
 }
@@ -164,7 +174,8 @@ std::vector<OpRow> op_rows(const Run& run, const RowFilter& filter, GroupBy grou
       const StringId shapes = detail ? detail->shapes : 0;
       OpRow* row = nullptr;
       if (group == GroupBy::kName || group == GroupBy::kShapes) {
-        auto& slot = fast[(uint64_t{t.name_id(e)} << 32) | (group == GroupBy::kShapes ? shapes : 0)];
+        auto& slot =
+            fast[(uint64_t{t.name_id(e)} << 32) | (group == GroupBy::kShapes ? shapes : 0)];
         if (!slot) {
           std::string key = display_name(t.name(e));
           if (group == GroupBy::kShapes) key += " " + display_name(t.string(shapes));
@@ -173,7 +184,8 @@ std::vector<OpRow> op_rows(const Run& run, const RowFilter& filter, GroupBy grou
         }
         row = slot;
       } else {
-        std::string key = display_name(t.name(e)) + " @ " + (group == GroupBy::kModule ? modules.of(e) : stack_of(t, e));
+        std::string key = display_name(t.name(e)) + " @ " +
+                          (group == GroupBy::kModule ? modules.of(e) : stack_of(t, e));
         row = &rows[key];
         row->key = key;
       }
@@ -201,7 +213,8 @@ std::vector<OpRow> op_rows(const Run& run, const RowFilter& filter, GroupBy grou
   }
   std::vector<OpRow> out;
   for (auto& [key, row] : rows) out.push_back(std::move(row));
-  std::ranges::stable_sort(out, std::ranges::greater(), [](const OpRow& r) { return std::max(r.self_ns, r.device_self_ns); });
+  std::ranges::stable_sort(out, std::ranges::greater(),
+                           [](const OpRow& r) { return std::max(r.self_ns, r.device_self_ns); });
   return out;
 }
 
@@ -230,7 +243,8 @@ std::vector<KernelRow> kernel_rows(const Run& run, const RowFilter& filter, bool
           const EventId op = op_of(t, e);
           if (op != kNone) row.op = display_name(t.name(op));
           row.first_id = slice_id(file, e);
-          if (k) std::copy(k->grid, k->grid + 3, row.grid), std::copy(k->block, k->block + 3, row.block);
+          if (k)
+            std::copy(k->grid, k->grid + 3, row.grid), std::copy(k->block, k->block + 3, row.block);
         }
         const auto dur = static_cast<double>(t.dur(e));
         ++row.calls;
@@ -259,7 +273,9 @@ std::vector<ModuleRow> module_rows(const Run& run, const RowFilter& filter) {
     const Trace& t = run.files()[static_cast<size_t>(file)].trace;
     const Window window = window_of(t, filter.step);
     for (EventId e = 0; e < t.num_events(); ++e) {
-      if (!t.name(e).starts_with(kPrefix) || t.tracks()[t.track_of(e)].is_device() || !window.has(t.ts(e))) continue;
+      if (!t.name(e).starts_with(kPrefix) || t.tracks()[t.track_of(e)].is_device() ||
+          !window.has(t.ts(e)))
+        continue;
       const std::string module(t.name(e).substr(kPrefix.size()));
       if (!below(module, filter.module)) continue;
       auto& row = rows[module];
@@ -269,7 +285,8 @@ std::vector<ModuleRow> module_rows(const Run& run, const RowFilter& filter) {
       row.self_ns += t.dur(e);
       for (EventId p = t.parent(e); p != kNone; p = t.parent(p)) {
         if (!t.name(p).starts_with(kPrefix)) continue;
-        if (window.has(t.ts(p))) rows[std::string(t.name(p).substr(kPrefix.size()))].self_ns -= t.dur(e);
+        if (window.has(t.ts(p)))
+          rows[std::string(t.name(p).substr(kPrefix.size()))].self_ns -= t.dur(e);
         break;
       }
     }
@@ -292,7 +309,9 @@ std::vector<ModuleRow> module_rows(const Run& run, const RowFilter& filter) {
   }
   std::vector<ModuleRow> out;
   for (auto& [key, row] : rows) out.push_back(std::move(row));
-  std::ranges::stable_sort(out, std::ranges::greater(), [](const ModuleRow& r) { return std::max(r.self_ns, r.device_self_ns); });
+  std::ranges::stable_sort(out, std::ranges::greater(), [](const ModuleRow& r) {
+    return std::max(r.self_ns, r.device_self_ns);
+  });
   return out;
 }
 
@@ -302,13 +321,26 @@ Json to_json(const OpRow& r, double step_total_ns) {
   Json spark = Json::array();
   for (size_t i = 0; i < 32 && i < r.durations.size(); ++i)
     spark.push_back(r.durations[r.durations.size() <= 32 ? i : i * r.durations.size() / 32]);
-  const double seconds = static_cast<double>(r.device_total_ns > 0 ? r.device_total_ns : r.total_ns) / 1e9;
-  Json out{{"key", r.key}, {"name", r.name}, {"class", r.op_class}, {"calls", r.calls}, {"total_ns", r.total_ns},
-           {"self_ns", r.self_ns}, {"avg_ns", std::accumulate(durations.begin(), durations.end(), 0.0) / calls},
-           {"min_ns", r.min_ns}, {"max_ns", r.max_ns}, {"p50_ns", quantile(durations, 0.5)}, {"p95_ns", quantile(durations, 0.95)},
+  const double seconds =
+      static_cast<double>(r.device_total_ns > 0 ? r.device_total_ns : r.total_ns) / 1e9;
+  Json out{{"key", r.key},
+           {"name", r.name},
+           {"class", r.op_class},
+           {"calls", r.calls},
+           {"total_ns", r.total_ns},
+           {"self_ns", r.self_ns},
+           {"avg_ns", std::accumulate(durations.begin(), durations.end(), 0.0) / calls},
+           {"min_ns", r.min_ns},
+           {"max_ns", r.max_ns},
+           {"p50_ns", quantile(durations, 0.5)},
+           {"p95_ns", quantile(durations, 0.95)},
            {"share", step_total_ns > 0 ? static_cast<double>(r.self_ns) / step_total_ns : 0},
-           {"device_total_ns", r.device_total_ns}, {"device_self_ns", r.device_self_ns}, {"flops", r.flops},
-           {"flops_per_s", seconds > 0 ? r.flops / seconds : 0}, {"first_ns", r.first_ns}, {"first_id", r.first_id},
+           {"device_total_ns", r.device_total_ns},
+           {"device_self_ns", r.device_self_ns},
+           {"flops", r.flops},
+           {"flops_per_s", seconds > 0 ? r.flops / seconds : 0},
+           {"first_ns", r.first_ns},
+           {"first_id", r.first_id},
            {"durations", std::move(spark)}};
   if (!r.shapes.empty()) out["shapes"] = r.shapes;
   if (!r.module.empty()) out["module"] = r.module;
@@ -316,19 +348,34 @@ Json to_json(const OpRow& r, double step_total_ns) {
 }
 
 Json to_json(const KernelRow& r, double device_total_ns) {
-  Json out{{"name", r.name}, {"class", r.kernel_class}, {"calls", r.calls}, {"total_ns", r.total_ns},
-           {"avg_ns", static_cast<double>(r.total_ns) / static_cast<double>(std::max<int64_t>(1, r.calls))},
-           {"min_ns", r.min_ns}, {"max_ns", r.max_ns}, {"std_ns", r.std_ns()},
+  Json out{{"name", r.name},
+           {"class", r.kernel_class},
+           {"calls", r.calls},
+           {"total_ns", r.total_ns},
+           {"avg_ns",
+            static_cast<double>(r.total_ns) / static_cast<double>(std::max<int64_t>(1, r.calls))},
+           {"min_ns", r.min_ns},
+           {"max_ns", r.max_ns},
+           {"std_ns", r.std_ns()},
            {"share", device_total_ns > 0 ? static_cast<double>(r.total_ns) / device_total_ns : 0},
-           {"occupancy_percent", r.occupancy_weight > 0 ? Json(r.occupancy_time / r.occupancy_weight) : Json(nullptr)},
-           {"grid", {r.grid[0], r.grid[1], r.grid[2]}}, {"block", {r.block[0], r.block[1], r.block[2]}},
-           {"bytes", r.bytes}, {"op", r.op}, {"module", display_name(r.module)}, {"first_id", r.first_id}};
+           {"occupancy_percent",
+            r.occupancy_weight > 0 ? Json(r.occupancy_time / r.occupancy_weight) : Json(nullptr)},
+           {"grid", {r.grid[0], r.grid[1], r.grid[2]}},
+           {"block", {r.block[0], r.block[1], r.block[2]}},
+           {"bytes", r.bytes},
+           {"op", r.op},
+           {"module", display_name(r.module)},
+           {"first_id", r.first_id}};
   return out;
 }
 
 Json to_json(const ModuleRow& r) {
-  return {{"module", r.module}, {"calls", r.calls}, {"total_ns", r.total_ns}, {"self_ns", std::max<int64_t>(0, r.self_ns)},
-          {"device_total_ns", r.device_total_ns}, {"device_self_ns", r.device_self_ns}};
+  return {{"module", r.module},
+          {"calls", r.calls},
+          {"total_ns", r.total_ns},
+          {"self_ns", std::max<int64_t>(0, r.self_ns)},
+          {"device_total_ns", r.device_total_ns},
+          {"device_self_ns", r.device_self_ns}};
 }
 
 }  // namespace triptych::insight

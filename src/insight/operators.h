@@ -16,11 +16,11 @@ struct OpRow {
   std::string key, name, shapes, module;
   std::string op_class;
   int64_t calls = 0;
-  int64_t total_ns = 0;   ///< of outermost calls only, where an operator calls itself
+  int64_t total_ns = 0;  ///< of outermost calls only, where an operator calls itself
   int64_t self_ns = 0;
   int64_t min_ns = INT64_MAX, max_ns = 0;
   int64_t device_total_ns = 0, device_self_ns = 0;
-  double flops = 0;       ///< from the shapes, where they were recorded; 0 unknown
+  double flops = 0;  ///< from the shapes, where they were recorded; 0 unknown
   int64_t first_ns = INT64_MAX;
   uint64_t first_id = 0;
   std::vector<float> durations;  ///< of every call, for percentiles and the sparkline
@@ -50,8 +50,8 @@ struct RowFilter {
 std::vector<OpRow> op_rows(const Run& run, const RowFilter& filter, GroupBy group);
 std::vector<KernelRow> kernel_rows(const Run& run, const RowFilter& filter, bool by_module);
 
-/// Time by module path: what its operators and kernels took, without those of modules inside (self) and
-/// with them (total).
+/// Time by module path: what its operators and kernels took, without those of modules inside (self)
+/// and with them (total).
 struct ModuleRow {
   std::string module;
   int64_t calls = 0, total_ns = 0, self_ns = 0, device_total_ns = 0, device_self_ns = 0;
@@ -62,8 +62,8 @@ Json to_json(const OpRow& row, double step_total_ns);
 Json to_json(const KernelRow& row, double device_total_ns);
 Json to_json(const ModuleRow& row);
 
-/// Multiply-adds counted twice: matrix products, convolutions without groups, attention; by the text of
-/// `Input Dims`. 0 for other operators.
+/// Multiply-adds counted twice: matrix products, convolutions without groups, attention; by the
+/// text of `Input Dims`. 0 for other operators.
 double flops_of(std::string_view name, std::string_view dims);
 
 }  // namespace triptych::insight

@@ -23,7 +23,8 @@ struct Dict {
   std::vector<std::pair<Ref, Ref>> items;
 };
 struct Value {
-  std::variant<std::nullptr_t, bool, int64_t, uint64_t, double, std::string, List, Dict> data = nullptr;
+  std::variant<std::nullptr_t, bool, int64_t, uint64_t, double, std::string, List, Dict> data =
+      nullptr;
 };
 
 class Machine {
@@ -69,7 +70,8 @@ class Machine {
     stack_.push_back(&values_.back());
   }
   Ref pop() {
-    if (stack_.empty() || (!marks_.empty() && stack_.size() <= marks_.back())) broken("the stack is empty");
+    if (stack_.empty() || (!marks_.empty() && stack_.size() <= marks_.back()))
+      broken("the stack is empty");
     Ref value = stack_.back();
     stack_.pop_back();
     return value;
@@ -81,7 +83,8 @@ class Machine {
   /// What lies above the last mark, which is removed.
   std::vector<Ref> pop_mark() {
     if (marks_.empty()) broken("no mark");
-    std::vector<Ref> items(stack_.begin() + static_cast<std::ptrdiff_t>(marks_.back()), stack_.end());
+    std::vector<Ref> items(stack_.begin() + static_cast<std::ptrdiff_t>(marks_.back()),
+                           stack_.end());
     stack_.resize(marks_.back());
     marks_.pop_back();
     return items;
@@ -92,12 +95,17 @@ class Machine {
 
   void long_number(uint64_t n) {
     const auto digits = take(n);
-    if (n > 9 || (n == 9 && digits[8] != 0)) broken("an integer of ", n, " bytes; at most 8 are allowed");
+    if (n > 9 || (n == 9 && digits[8] != 0))
+      broken("an integer of ", n, " bytes; at most 8 are allowed");
     uint64_t value = 0;
-    for (size_t i = 0; i < n && i < 8; ++i) value |= uint64_t{static_cast<unsigned char>(digits[i])} << (8 * i);
-    if (n == 9) push(value);
-    else if (n > 0 && n < 8 && (digits[n - 1] & 0x80)) push(static_cast<int64_t>(value | (~uint64_t{0} << (8 * n))));
-    else push(static_cast<int64_t>(value));
+    for (size_t i = 0; i < n && i < 8; ++i)
+      value |= uint64_t{static_cast<unsigned char>(digits[i])} << (8 * i);
+    if (n == 9)
+      push(value);
+    else if (n > 0 && n < 8 && (digits[n - 1] & 0x80))
+      push(static_cast<int64_t>(value | (~uint64_t{0} << (8 * n))));
+    else
+      push(static_cast<int64_t>(value));
   }
 
   void tuple(size_t n) {
@@ -135,42 +143,72 @@ class Machine {
         if (protocol > 5) broken("protocol ", protocol, "; at most 5 is known");
         return;
       }
-      case 0x95: take(8); return;  // FRAME
-      case '(': marks_.push_back(stack_.size()); return;
-      case '0': pop(); return;
-      case '1': pop_mark(); return;
-      case '2': stack_.push_back(&top()); return;
-      case '}': push(Dict()); return;
-      case ']': push(List()); return;
-      case ')': push(List()); return;
+      case 0x95:
+        take(8);
+        return;  // FRAME
+      case '(':
+        marks_.push_back(stack_.size());
+        return;
+      case '0':
+        pop();
+        return;
+      case '1':
+        pop_mark();
+        return;
+      case '2':
+        stack_.push_back(&top());
+        return;
+      case '}':
+        push(Dict());
+        return;
+      case ']':
+        push(List());
+        return;
+      case ')':
+        push(List());
+        return;
       case 'd': {
         auto items = pop_mark();
         push(Dict());
         return set_items(std::move(items));
       }
-      case 'l': case 't': {
+      case 'l':
+      case 't': {
         auto items = pop_mark();
         push(List{std::move(items)});
         return;
       }
-      case 0x85: return tuple(1);
-      case 0x86: return tuple(2);
-      case 0x87: return tuple(3);
+      case 0x85:
+        return tuple(1);
+      case 0x86:
+        return tuple(2);
+      case 0x87:
+        return tuple(3);
       case 's': {
         auto value = pop(), key = pop();
         return set_items({key, value});
       }
-      case 'u': return set_items(pop_mark());
+      case 'u':
+        return set_items(pop_mark());
       case 'a': {
         auto value = pop();
         return append({value});
       }
-      case 'e': return append(pop_mark());
-      case 'J': push(int64_t{number<int32_t>()}); return;
-      case 'K': push(int64_t{number<uint8_t>()}); return;
-      case 'M': push(int64_t{number<uint16_t>()}); return;
-      case 0x8a: return long_number(number<uint8_t>());
-      case 0x8b: return long_number(number<uint32_t>());
+      case 'e':
+        return append(pop_mark());
+      case 'J':
+        push(int64_t{number<int32_t>()});
+        return;
+      case 'K':
+        push(int64_t{number<uint8_t>()});
+        return;
+      case 'M':
+        push(int64_t{number<uint16_t>()});
+        return;
+      case 0x8a:
+        return long_number(number<uint8_t>());
+      case 0x8b:
+        return long_number(number<uint32_t>());
       case 'G': {
         uint64_t bits = __builtin_bswap64(number<uint64_t>());
         double value;
@@ -178,21 +216,38 @@ class Machine {
         push(value);
         return;
       }
-      case 'N': push(nullptr); return;
-      case 0x88: push(true); return;
-      case 0x89: push(false); return;
-      case 'X': return text(number<uint32_t>());
-      case 0x8c: return text(number<uint8_t>());
-      case 0x8d: return text(number<uint64_t>());
-      case 'B': return raw(number<uint32_t>());
-      case 'C': return raw(number<uint8_t>());
-      case 'h': return get(number<uint8_t>());
-      case 'j': return get(number<uint32_t>());
-      case 'q': return put(number<uint8_t>());
-      case 'r': return put(number<uint32_t>());
-      case 0x94: return put(memo_.size());
+      case 'N':
+        push(nullptr);
+        return;
+      case 0x88:
+        push(true);
+        return;
+      case 0x89:
+        push(false);
+        return;
+      case 'X':
+        return text(number<uint32_t>());
+      case 0x8c:
+        return text(number<uint8_t>());
+      case 0x8d:
+        return text(number<uint64_t>());
+      case 'B':
+        return raw(number<uint32_t>());
+      case 'C':
+        return raw(number<uint8_t>());
+      case 'h':
+        return get(number<uint8_t>());
+      case 'j':
+        return get(number<uint32_t>());
+      case 'q':
+        return put(number<uint8_t>());
+      case 'r':
+        return put(number<uint32_t>());
+      case 0x94:
+        return put(memo_.size());
       default:
-        broken("opcode ", fmt::format("0x{:02x}", op), " is not plain data; nothing of this file is executed");
+        broken("opcode ", fmt::format("0x{:02x}", op),
+               " is not plain data; nothing of this file is executed");
     }
   }
 
@@ -203,7 +258,11 @@ class Machine {
   }
   Json convert(std::nullptr_t, int) { return nullptr; }
   template <class T>
-  Json convert(const T& v, int) requires(std::is_arithmetic_v<T> || std::is_same_v<T, std::string>) { return v; }
+  Json convert(const T& v, int)
+    requires(std::is_arithmetic_v<T> || std::is_same_v<T, std::string>)
+  {
+    return v;
+  }
   Json convert(const List& list, int depth) {
     Json out = Json::array();
     for (const auto& item : list.items) out.push_back(to_json(*item, depth + 1));
@@ -211,13 +270,18 @@ class Machine {
   }
   Json convert(const Dict& dict, int depth) {
     Json out = Json::object();
-    if (dict.items.size() > 100000) broken("a dict of ", dict.items.size(), " items; at most 100000 are allowed");
+    if (dict.items.size() > 100000)
+      broken("a dict of ", dict.items.size(), " items; at most 100000 are allowed");
     for (const auto& [key, item] : dict.items) {
       const auto* text = std::get_if<std::string>(&key->data);
-      auto name = text ? *text : to_json(*key, depth + 1).dump(-1, ' ', false, Json::error_handler_t::replace);
+      auto name =
+          text ? *text
+               : to_json(*key, depth + 1).dump(-1, ' ', false, Json::error_handler_t::replace);
       // push_back: looking a key up walks the object.
-      if (dict.items.size() < 64) out[std::move(name)] = to_json(*item, depth + 1);
-      else out.push_back({std::move(name), to_json(*item, depth + 1)});
+      if (dict.items.size() < 64)
+        out[std::move(name)] = to_json(*item, depth + 1);
+      else
+        out.push_back({std::move(name), to_json(*item, depth + 1)});
     }
     return out;
   }

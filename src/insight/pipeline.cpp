@@ -30,7 +30,8 @@ std::optional<int64_t> number_after(std::string_view text, std::string_view word
 }
 
 std::optional<Action> parse_action(std::string_view name) {
-  if (name.size() < 10 || (name[0] != 'F' && name[0] != 'B' && name[0] != 'I' && name[0] != 'W') || name[1] != ' ')
+  if (name.size() < 10 || (name[0] != 'F' && name[0] != 'B' && name[0] != 'I' && name[0] != 'W') ||
+      name[1] != ' ')
     return std::nullopt;
   const auto stage = number_after(name, "stage");
   auto batch = number_after(name, "micro-batch");
@@ -45,16 +46,20 @@ std::optional<Action> parse_action(std::string_view name) {
 }
 
 std::string text_of(const Json& object, const char* key, const std::string& otherwise) {
-  return object.is_object() && object.contains(key) && object[key].is_string() ? object[key].get<std::string>() : otherwise;
+  return object.is_object() && object.contains(key) && object[key].is_string()
+             ? object[key].get<std::string>()
+             : otherwise;
 }
 
 }  // namespace
 
 double theoretical_bubble(std::string_view schedule, int64_t p, int64_t m, int64_t v) {
   if (p < 2 || m < 1) return 0;
-  const auto stages = static_cast<double>(p), batches = static_cast<double>(m), chunks = static_cast<double>(std::max<int64_t>(1, v));
+  const auto stages = static_cast<double>(p), batches = static_cast<double>(m),
+             chunks = static_cast<double>(std::max<int64_t>(1, v));
   // ZB-H1 with F = I = W: bubble (p-1)(F+I-W) beside m(F+I+W) of work.
-  if (schedule.find("zb") != std::string_view::npos || schedule.find("zero") != std::string_view::npos)
+  if (schedule.find("zb") != std::string_view::npos ||
+      schedule.find("zero") != std::string_view::npos)
     return (stages - 1) / (3 * batches + stages - 1);
   return (stages - 1) / (chunks * batches + stages - 1);
 }
@@ -66,7 +71,8 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
     const auto& f = run.files()[static_cast<size_t>(file)];
     const Trace& t = f.trace;
     // The last step but one by default: the last is often cut.
-    if (!chosen && !t.steps().empty()) chosen = t.steps()[t.steps().size() > 1 ? t.steps().size() - 2 : 0].number;
+    if (!chosen && !t.steps().empty())
+      chosen = t.steps()[t.steps().size() > 1 ? t.steps().size() - 2 : 0].number;
     int64_t from = INT64_MIN, to = INT64_MAX;
     for (const auto& s : t.steps())
       if (chosen && s.number == *chosen) from = s.begin_ns, to = s.end_ns;
@@ -74,7 +80,8 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
     for (EventId e = 0; e < t.num_events(); ++e) {
       auto& memo = known[t.name_id(e)];
       if (memo < 0) memo = parse_action(t.name(e)).has_value();
-      if (!memo || t.ts(e) < from || t.ts(e) >= to || t.tracks()[t.track_of(e)].is_device()) continue;
+      if (!memo || t.ts(e) < from || t.ts(e) >= to || t.tracks()[t.track_of(e)].is_device())
+        continue;
       Action a = *parse_action(t.name(e));
       int64_t begin = t.ts(e), end = t.end(e);
       if (t.has_device_work()) {
@@ -91,7 +98,9 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
             for (; at != ts.end() && *at < t.end(e); ++at) {
               const auto launch = static_cast<EventId>(row.first_event + (at - ts.begin()));
               const EventId kernel = t.linked(launch);
-              if (kernel == kNone || t.work(kernel) != Work::kCompute || t.category(launch) == Category::kCpuOp) continue;
+              if (kernel == kNone || t.work(kernel) != Work::kCompute ||
+                  t.category(launch) == Category::kCpuOp)
+                continue;
               first = std::min(first, t.ts(kernel));
               last = std::max(last, t.end(kernel));
             }
@@ -108,7 +117,9 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
   }
   Json out{{"step", chosen ? Json(*chosen) : Json(nullptr)}, {"stages", Json::array()}};
   if (actions.empty()) {
-    out["empty"] = "no pipeline actions were recorded; they appear in runs with parallel.pipeline > 1 and profile.level >= 1";
+    out["empty"] =
+        "no pipeline actions were recorded; they appear in runs with parallel.pipeline > 1 and "
+        "profile.level >= 1";
     return out;
   }
   std::map<std::pair<int64_t, int64_t>, std::vector<Action>> by_stage;  // (stage of chunk 0, rank)
@@ -139,8 +150,13 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
     Json rows = Json::array();
     for (const auto& a : list) {
       busy.push_back({a.begin, a.end});
-      rows.push_back({{"kind", std::string(1, a.kind)}, {"micro_batch", a.micro_batch}, {"chunk", a.chunk}, {"stage", a.stage},
-                      {"begin_ns", a.begin}, {"end_ns", a.end}, {"id", a.id}});
+      rows.push_back({{"kind", std::string(1, a.kind)},
+                      {"micro_batch", a.micro_batch},
+                      {"chunk", a.chunk},
+                      {"stage", a.stage},
+                      {"begin_ns", a.begin},
+                      {"end_ns", a.end},
+                      {"id", a.id}});
     }
     busy = merge(std::move(busy));
     const int64_t busy_ns = union_length(busy);
@@ -149,23 +165,35 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
     for (size_t i = 1; i < busy.size(); ++i) {
       const Interval gap{busy[i - 1].end, busy[i].begin};
       steady += gap.length();
-      const auto next = std::ranges::find_if(list, [&](const Action& a) { return a.begin == gap.end; });
+      const auto next =
+          std::ranges::find_if(list, [&](const Action& a) { return a.begin == gap.end; });
       std::string cause = "own";
       if (next != list.end()) {
         const bool forward = next->kind == 'F';
-        const auto sender = done.find({forward ? 'F' : 'B', forward ? next->stage - 1 : next->stage + 1, next->micro_batch});
-        // Late work of the neighbour explains the gap up to its end, the way over the link the rest.
+        const auto sender = done.find(
+            {forward ? 'F' : 'B', forward ? next->stage - 1 : next->stage + 1, next->micro_batch});
+        // Late work of the neighbour explains the gap up to its end, the way over the link the
+        // rest.
         if (sender != done.end())
-          cause = sender->second > gap.begin + gap.length() / 2 ? "previous stage late" : sender->second > gap.begin - gap.length() ? "link" : "own";
+          cause = sender->second > gap.begin + gap.length() / 2 ? "previous stage late"
+                  : sender->second > gap.begin - gap.length()   ? "link"
+                                                                : "own";
       }
       gaps.push_back({{"begin_ns", gap.begin}, {"end_ns", gap.end}, {"cause", cause}});
     }
-    const double share = pipe > 0 ? 1 - static_cast<double>(busy_ns) / static_cast<double>(pipe) : 0;
+    const double share =
+        pipe > 0 ? 1 - static_cast<double>(busy_ns) / static_cast<double>(pipe) : 0;
     bubble_sum += share;
-    out["stages"].push_back({{"stage", key.first}, {"rank", key.second}, {"busy_ns", busy_ns}, {"bubble_ns", pipe - busy_ns},
-                             {"bubble_share", share}, {"warmup_ns", busy.empty() ? 0 : busy.front().begin - begin},
-                             {"steady_ns", steady}, {"cooldown_ns", busy.empty() ? 0 : end - busy.back().end},
-                             {"gaps", std::move(gaps)}, {"actions", std::move(rows)}});
+    out["stages"].push_back({{"stage", key.first},
+                             {"rank", key.second},
+                             {"busy_ns", busy_ns},
+                             {"bubble_ns", pipe - busy_ns},
+                             {"bubble_share", share},
+                             {"warmup_ns", busy.empty() ? 0 : busy.front().begin - begin},
+                             {"steady_ns", steady},
+                             {"cooldown_ns", busy.empty() ? 0 : end - busy.back().end},
+                             {"gaps", std::move(gaps)},
+                             {"actions", std::move(rows)}});
   }
   const Json info = run.model_info();
   const std::string schedule = text_of(info, "schedule", chunks > 1 ? "interleaved" : "1f1b");
@@ -175,7 +203,11 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
   out["pipe_ns"] = pipe;
   out["begin_ns"] = begin;
   out["bubble_share"] = share;
-  out["theory"] = {{"schedule", schedule}, {"bubble_share", theory}, {"stages", num_stages}, {"micro_batches", batches}, {"chunks", chunks}};
+  out["theory"] = {{"schedule", schedule},
+                   {"bubble_share", theory},
+                   {"stages", num_stages},
+                   {"micro_batches", batches},
+                   {"chunks", chunks}};
   out["excess"] = share - theory;
   return out;
 }

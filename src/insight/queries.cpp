@@ -34,7 +34,8 @@ namespace {
 
 /// Computes once per span; others wait for the first.
 template <class T, class F>
-std::shared_ptr<const T> once(std::mutex& mutex, std::map<int64_t, std::shared_ptr<const T>>& cache, int64_t span, F&& make) {
+std::shared_ptr<const T> once(std::mutex& mutex, std::map<int64_t, std::shared_ptr<const T>>& cache,
+                              int64_t span, F&& make) {
   const std::lock_guard lock(mutex);
   auto& slot = cache[span];
   if (!slot) slot = std::make_shared<const T>(make());
@@ -44,7 +45,8 @@ std::shared_ptr<const T> once(std::mutex& mutex, std::map<int64_t, std::shared_p
 std::vector<int> files_of(const Run& run, const Scope& scope) {
   auto files = run.files_of_span(scope.span);
   if (scope.rank)
-    std::erase_if(files, [&](int f) { return run.files()[static_cast<size_t>(f)].rank != *scope.rank; });
+    std::erase_if(files,
+                  [&](int f) { return run.files()[static_cast<size_t>(f)].rank != *scope.rank; });
   return files;
 }
 
@@ -61,7 +63,8 @@ int one_file(const Run& run, const Scope& scope) {
 std::vector<StepTimes> chosen(const std::vector<StepTimes>& all, const Scope& scope) {
   std::vector<StepTimes> out;
   for (const auto& s : all)
-    if ((!scope.rank || s.rank == *scope.rank) && (!scope.step || s.step == *scope.step)) out.push_back(s);
+    if ((!scope.rank || s.rank == *scope.rank) && (!scope.step || s.step == *scope.step))
+      out.push_back(s);
   return out;
 }
 
@@ -80,7 +83,8 @@ Json page(Json rows, const TableQuery& query) {
   Json out = Json::array();
   const auto first = static_cast<size_t>(std::max<int64_t>(0, query.offset));
   const auto limit = static_cast<size_t>(std::max<int64_t>(0, query.limit));
-  for (size_t i = first; i < list.size() && i - first < limit; ++i) out.push_back(std::move(list[i]));
+  for (size_t i = first; i < list.size() && i - first < limit; ++i)
+    out.push_back(std::move(list[i]));
   return {{"total", list.size()}, {"offset", first}, {"rows", std::move(out)}};
 }
 
@@ -111,7 +115,8 @@ Json median_row(const std::vector<const StepTimes*>& rows) {
 
 }  // namespace
 
-Queries::Queries(std::shared_ptr<const Run> run) : run_(std::move(run)), cache_(std::make_unique<Cache>()) {}
+Queries::Queries(std::shared_ptr<const Run> run)
+    : run_(std::move(run)), cache_(std::make_unique<Cache>()) {}
 Queries::~Queries() = default;
 
 std::shared_ptr<const CommCalls> Queries::calls_of(int64_t span) const {
@@ -139,8 +144,13 @@ Json Queries::runs() const {
   Json metadata = Json::object();
   for (size_t f = 0; f < run_->files().size(); ++f) {
     const auto& file = run_->files()[f];
-    Json row{{"file", f}, {"path", valid_utf8(file.path.string())}, {"rank", file.rank}, {"span", file.span}, {"bytes", file.bytes},
-             {"loaded", file.loaded}, {"error", valid_utf8(file.error)}};
+    Json row{{"file", f},
+             {"path", valid_utf8(file.path.string())},
+             {"rank", file.rank},
+             {"span", file.span},
+             {"bytes", file.bytes},
+             {"loaded", file.loaded},
+             {"error", valid_utf8(file.error)}};
     if (file.loaded && file.error.empty()) {
       row["events"] = file.trace.num_events();
       row["truncated"] = file.trace.truncated();
@@ -153,12 +163,22 @@ Json Queries::runs() const {
     files.push_back(std::move(row));
   }
   Json snapshots = Json::array();
-  for (const auto& path : run_->snapshots()) snapshots.push_back(valid_utf8(path.filename().string()));
-  Json run{{"name", valid_utf8(run_->name())}, {"root", valid_utf8(run_->root().string())}, {"ranks", run_->ranks()},
-           {"spans", std::move(spans)}, {"world_size", run_->world_size()}, {"metadata", std::move(metadata)},
-           {"model", run_->model_info()}, {"files", std::move(files)}, {"origin_ns", std::to_string(run_->origin_ns())},
-           {"duration_ns", end}, {"device", device ? "device" : "cpu"}, {"snapshots", std::move(snapshots)},
-           {"metrics", run_->metrics_file().has_value()}, {"warnings", run_->warnings()}};
+  for (const auto& path : run_->snapshots())
+    snapshots.push_back(valid_utf8(path.filename().string()));
+  Json run{{"name", valid_utf8(run_->name())},
+           {"root", valid_utf8(run_->root().string())},
+           {"ranks", run_->ranks()},
+           {"spans", std::move(spans)},
+           {"world_size", run_->world_size()},
+           {"metadata", std::move(metadata)},
+           {"model", run_->model_info()},
+           {"files", std::move(files)},
+           {"origin_ns", std::to_string(run_->origin_ns())},
+           {"duration_ns", end},
+           {"device", device ? "device" : "cpu"},
+           {"snapshots", std::move(snapshots)},
+           {"metrics", run_->metrics_file().has_value()},
+           {"warnings", run_->warnings()}};
   return {{"runs", Json::array({std::move(run)})}};
 }
 
@@ -178,9 +198,12 @@ Json Queries::summary(const Scope& scope, std::string_view by) const {
       rows.push_back(std::move(row));
     }
   }
-  Json out{{"by", by}, {"rows", std::move(rows)},
-           {"columns", {"compute_only_ns", "overlapped_ns", "exposed_comm_ns", "free_ns", "preparing_ns"}}};
-  if (out["rows"].empty()) out["empty"] = "no trace of this rank and step; the run recorded no window there";
+  Json out{{"by", by},
+           {"rows", std::move(rows)},
+           {"columns",
+            {"compute_only_ns", "overlapped_ns", "exposed_comm_ns", "free_ns", "preparing_ns"}}};
+  if (out["rows"].empty())
+    out["empty"] = "no trace of this rank and step; the run recorded no window there";
   return out;
 }
 
@@ -195,13 +218,15 @@ Json Queries::findings(const Scope& scope) const {
     (f.advice ? advice : findings).push_back(to_json(f));
   }
   Json rows = findings;
-  return {{"findings", std::move(findings)}, {"advice", std::move(advice)}, {"rows", std::move(rows)}};
+  return {
+      {"findings", std::move(findings)}, {"advice", std::move(advice)}, {"rows", std::move(rows)}};
 }
 
 Json Queries::ops(const TableQuery& query) const {
   const auto list = op_rows(*run_, filter_of(*run_, query), group_of(query.group));
   double total = 0;
-  for (const auto& s : chosen(*steps_of(query.scope.span), query.scope)) total += static_cast<double>(s.total);
+  for (const auto& s : chosen(*steps_of(query.scope.span), query.scope))
+    total += static_cast<double>(s.total);
   Json rows = Json::array();
   for (const auto& r : list) rows.push_back(to_json(r, total));
   Json out = page(std::move(rows), query);
@@ -235,12 +260,15 @@ Json Queries::comm_groups(const Scope& scope) const {
 }
 Json Queries::comm_matrix(const Scope& scope, std::string_view group, std::string_view type) const {
   const auto calls = calls_of(scope.span);
-  return comm_matrix_json(*run_, scope.step ? calls_of_step(*run_, *calls, *scope.step) : *calls, group, type);
+  return comm_matrix_json(*run_, scope.step ? calls_of_step(*run_, *calls, *scope.step) : *calls,
+                          group, type);
 }
-Json Queries::comm_calls(const TableQuery& query, std::string_view group, std::string_view type) const {
+Json Queries::comm_calls(const TableQuery& query, std::string_view group,
+                         std::string_view type) const {
   const auto calls = calls_of(query.scope.span);
-  return comm_calls_json(query.scope.step ? calls_of_step(*run_, *calls, *query.scope.step) : *calls, group, type,
-                         query.offset, query.limit, query.sort);
+  return comm_calls_json(
+      query.scope.step ? calls_of_step(*run_, *calls, *query.scope.step) : *calls, group, type,
+      query.offset, query.limit, query.sort);
 }
 Json Queries::comm_ranks(const Scope& scope, std::string_view group) const {
   const auto calls = calls_of(scope.span);
@@ -254,11 +282,15 @@ Json Queries::comm_links(const Scope& scope) const {
 Json Queries::comm_alignment(const Scope& scope) const {
   Json rows = Json::array(), ranks = Json::array();
   for (const auto& c : estimate_clocks(*run_, scope.span))
-    rows.push_back({{"host", c.host}, {"remaining_offset_ns", c.offset_ns}, {"drift", c.drift},
-                    {"residual_p95_ns", c.residual_p95_ns}, {"calls", c.calls}});
+    rows.push_back({{"host", c.host},
+                    {"remaining_offset_ns", c.offset_ns},
+                    {"drift", c.drift},
+                    {"residual_p95_ns", c.residual_p95_ns},
+                    {"calls", c.calls}});
   for (const int f : run_->files_of_span(scope.span)) {
     const auto& file = run_->files()[static_cast<size_t>(f)];
-    ranks.push_back({{"rank", file.rank}, {"host", host_of(file.trace)}, {"offset_ns", file.offset_ns}});
+    ranks.push_back(
+        {{"rank", file.rank}, {"host", host_of(file.trace)}, {"offset_ns", file.offset_ns}});
   }
   Json out{{"rows", std::move(rows)}, {"ranks", std::move(ranks)}};
   if (out["rows"].empty()) out["empty"] = no_communication_text();
@@ -267,24 +299,34 @@ Json Queries::comm_alignment(const Scope& scope) const {
 
 Json Queries::parallel_layout() const { return layout_json(*run_, *calls_of(-1)); }
 
-Json Queries::pipeline(const Scope& scope) const { return pipeline_json(*run_, scope.span, scope.step); }
-Json Queries::idle(const Scope& scope) const { return idle_json(*run_, files_of(*run_, scope), scope.step); }
+Json Queries::pipeline(const Scope& scope) const {
+  return pipeline_json(*run_, scope.span, scope.step);
+}
+Json Queries::idle(const Scope& scope) const {
+  return idle_json(*run_, files_of(*run_, scope), scope.step);
+}
 Json Queries::critical_path(const Scope& scope) const {
   return critical_path_json(*run_, one_file(*run_, scope), scope.step);
 }
 Json Queries::memory_curve(const Scope& scope, int64_t points) const {
   return memory_curve_json(*run_, one_file(*run_, scope), points);
 }
-Json Queries::memory_categories(const Scope& scope) const { return memory_categories_json(*run_, one_file(*run_, scope)); }
-Json Queries::memory_peak(const Scope& scope) const { return memory_peak_json(*run_, one_file(*run_, scope)); }
+Json Queries::memory_categories(const Scope& scope) const {
+  return memory_categories_json(*run_, one_file(*run_, scope));
+}
+Json Queries::memory_peak(const Scope& scope) const {
+  return memory_peak_json(*run_, one_file(*run_, scope));
+}
 Json Queries::memory_allocations(const TableQuery& query) const {
-  return memory_allocations_json(*run_, one_file(*run_, query.scope), query.offset, query.limit, query.sort);
+  return memory_allocations_json(*run_, one_file(*run_, query.scope), query.offset, query.limit,
+                                 query.sort);
 }
 
 Json Queries::memory_snapshot(int64_t number) const {
   const auto count = static_cast<int64_t>(run_->snapshots().size());
   if (count == 0)
-    return {{"devices", Json::array()}, {"rows", Json::array()},
+    return {{"devices", Json::array()},
+            {"rows", Json::array()},
             {"empty", "no memory snapshot in this run; set profile.memory.windows to record one"}};
   require(number >= 0 && number < count, "snapshot ", number, ": there are ", count);
   return snapshot_json(run_->snapshots()[static_cast<size_t>(number)]);
@@ -292,7 +334,9 @@ Json Queries::memory_snapshot(int64_t number) const {
 
 Json Queries::scalars(const std::vector<std::string>& tags) const {
   if (!run_->metrics_file())
-    return {{"tags", Json::array()}, {"steps", Json::object()}, {"values", Json::object()},
+    return {{"tags", Json::array()},
+            {"steps", Json::object()},
+            {"values", Json::object()},
             {"empty", "no metrics.jsonl here; open the run's output folder instead of its traces"}};
   return scalars_json(*run_->metrics_file(), tags);
 }
@@ -300,8 +344,10 @@ Json Queries::scalars(const std::vector<std::string>& tags) const {
 Json Queries::diagnostics() const {
   Json rows = Json::array();
   const auto add = [&](const TraceFile* file, std::string_view what, const std::string& words) {
-    rows.push_back({{"what", what}, {"rank", file ? Json(file->rank) : Json(nullptr)},
-                    {"file", file ? valid_utf8(file->path.filename().string()) : ""}, {"words", valid_utf8(words)}});
+    rows.push_back({{"what", what},
+                    {"rank", file ? Json(file->rank) : Json(nullptr)},
+                    {"file", file ? valid_utf8(file->path.filename().string()) : ""},
+                    {"words", valid_utf8(words)}});
   };
   for (const auto& warning : run_->warnings()) add(nullptr, "run", warning);
   for (const auto& file : run_->files()) {
@@ -318,13 +364,17 @@ Json Queries::summary_document(const Scope& scope, int64_t top) const {
   Json facts = runs()["runs"][0];
   facts.erase("metadata");
   const auto found = findings(scope);
-  Json out{{"run", std::move(facts)}, {"steps", summary(scope, "step")["rows"]}, {"ranks", summary(scope, "rank")["rows"]},
-           {"findings", found["findings"]}, {"advice", found["advice"]}};
+  Json out{{"run", std::move(facts)},
+           {"steps", summary(scope, "step")["rows"]},
+           {"ranks", summary(scope, "rank")["rows"]},
+           {"findings", found["findings"]},
+           {"advice", found["advice"]}};
   TableQuery query{.scope = scope, .limit = top};
   out["ops"] = ops(query)["rows"];
   out["kernels"] = kernels(query)["rows"];
   out["modules"] = modules(query)["rows"];
-  out["communication"] = {{"groups", comm_groups(scope)["rows"]}, {"links", comm_links(scope)["rows"]},
+  out["communication"] = {{"groups", comm_groups(scope)["rows"]},
+                          {"links", comm_links(scope)["rows"]},
                           {"ranks", comm_ranks(scope, "")["rows"]}};
   const auto idle_document = idle(scope);
   out["idle"] = {{"rows", idle_document["rows"]}, {"causes", idle_document["causes"]}};
@@ -336,8 +386,11 @@ Json Queries::summary_document(const Scope& scope, int64_t top) const {
       stage.erase("gaps");
       stages.push_back(std::move(stage));
     }
-    out["pipeline"] = {{"step", pipe["step"]}, {"bubble_share", pipe["bubble_share"]}, {"theory", pipe["theory"]},
-                       {"excess", pipe["excess"]}, {"stages", std::move(stages)}};
+    out["pipeline"] = {{"step", pipe["step"]},
+                       {"bubble_share", pipe["bubble_share"]},
+                       {"theory", pipe["theory"]},
+                       {"excess", pipe["excess"]},
+                       {"stages", std::move(stages)}};
   }
   Json memory = Json::array();
   for (const int f : files_of(*run_, scope)) {

@@ -31,9 +31,10 @@ Run Run::find(const std::vector<std::filesystem::path>& where) {
     file.span = candidate.span;
     run.files_.push_back(std::move(file));
   }
-  require(!run.files_.empty() || run.metrics_ || !run.snapshots_.empty(), run.root_.string(),
-          ": no traces (*.pt.trace.json, *.pt.trace.json.gz), no metrics.jsonl and no memory snapshots "
-          "in it; set [profile] in the run file to record some");
+  require(
+      !run.files_.empty() || run.metrics_ || !run.snapshots_.empty(), run.root_.string(),
+      ": no traces (*.pt.trace.json, *.pt.trace.json.gz), no metrics.jsonl and no memory snapshots "
+      "in it; set [profile] in the run file to record some");
   require(run.files_.size() < 0xffff, run.root_.string(), ": ", run.files_.size(),
           " trace files; at most 65534 can be opened at once");
   Xxh3 hash;

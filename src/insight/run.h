@@ -20,9 +20,9 @@ struct TraceFile {
   uint64_t bytes = 0;
   int64_t rank = -1;
   int64_t span = 0;
-  Trace trace;                ///< empty until loaded, and when `error` is set
-  std::string error;          ///< why it could not be read
-  int64_t offset_ns = 0;      ///< added to this trace's absolute times: clock alignment
+  Trace trace;            ///< empty until loaded, and when `error` is set
+  std::string error;      ///< why it could not be read
+  int64_t offset_ns = 0;  ///< added to this trace's absolute times: clock alignment
   bool loaded = false;
 };
 

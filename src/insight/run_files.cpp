@@ -28,7 +28,8 @@ std::optional<int64_t> number_at(std::string_view text, size_t at) {
 
 /// "rank-3", "rank3", "rank_3" anywhere in a name.
 std::optional<int64_t> rank_in_name(std::string_view name) {
-  for (size_t at = name.find("rank"); at != std::string_view::npos; at = name.find("rank", at + 1)) {
+  for (size_t at = name.find("rank"); at != std::string_view::npos;
+       at = name.find("rank", at + 1)) {
     size_t digits = at + 4;
     if (digits < name.size() && (name[digits] == '-' || name[digits] == '_')) ++digits;
     if (const auto rank = number_at(name, digits); rank && *rank >= 0) return rank;
@@ -83,8 +84,8 @@ class Finder {
   void folder(const fs::path& folder, int depth) {
     std::error_code error;
     std::vector<fs::path> entries;
-    for (fs::directory_iterator it(folder, error), end; !error && it != end && entries.size() < kMostFiles;
-         it.increment(error))
+    for (fs::directory_iterator it(folder, error), end;
+         !error && it != end && entries.size() < kMostFiles; it.increment(error))
       entries.push_back(it->path());
     std::ranges::sort(entries);
     for (const auto& path : entries) {
@@ -138,10 +139,12 @@ class Finder {
     std::error_code error;
     const auto target = fs::canonical(link, error);
     const auto root = fs::canonical(out_.root, error);
-    return !error && std::mismatch(root.begin(), root.end(), target.begin(), target.end()).first == root.end();
+    return !error && std::mismatch(root.begin(), root.end(), target.begin(), target.end()).first ==
+                         root.end();
   }
 
-  /// torch_npu: <worker>_ascend_pt/{profiler_info_<rank>.json, ASCEND_PROFILER_OUTPUT/trace_view.json}
+  /// torch_npu: <worker>_ascend_pt/{profiler_info_<rank>.json,
+  /// ASCEND_PROFILER_OUTPUT/trace_view.json}
   static std::optional<int64_t> rank_of_ascend(const fs::path& path) {
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(path.parent_path().parent_path(), error)) {

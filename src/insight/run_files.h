@@ -23,8 +23,9 @@ struct RunFiles {
   std::vector<std::string> warnings;
 };
 
-/// Looks at most four folders deep; symbolic links that lead outside are left alone. Ranks come from
-/// the header, else from the name, else they are counted; collections of the same rank become spans.
+/// Looks at most four folders deep; symbolic links that lead outside are left alone. Ranks come
+/// from the header, else from the name, else they are counted; collections of the same rank become
+/// spans.
 RunFiles find_run_files(const std::vector<std::filesystem::path>& where);
 
 }  // namespace triptych::insight

@@ -23,7 +23,9 @@ Json scalars_json(const std::filesystem::path& metrics, const std::vector<std::s
     }
     for (const auto& [tag, value] : row.items()) {
       if (tag == "step" || (!tags.empty() && std::ranges::find(tags, tag) == tags.end())) continue;
-      const bool word = value.is_string() && (value == "NaN" || value == "Infinity" || value == "-Infinity" || value == "nan" || value == "inf" || value == "-inf");
+      const bool word =
+          value.is_string() && (value == "NaN" || value == "Infinity" || value == "-Infinity" ||
+                                value == "nan" || value == "inf" || value == "-inf");
       if (!value.is_number() && !word) continue;
       auto& [steps, values] = curves[tag];
       if (steps.is_null()) steps = Json::array(), values = Json::array();
@@ -31,13 +33,17 @@ Json scalars_json(const std::filesystem::path& metrics, const std::vector<std::s
       values.push_back(word ? Json(nullptr) : value);
     }
   }
-  Json out{{"tags", Json::array()}, {"steps", Json::object()}, {"values", Json::object()}, {"bytes", text.size()}};
+  Json out{{"tags", Json::array()},
+           {"steps", Json::object()},
+           {"values", Json::object()},
+           {"bytes", text.size()}};
   for (auto& [tag, curve] : curves) {
     out["tags"].push_back(tag);
     out["steps"][tag] = std::move(curve.first);
     out["values"][tag] = std::move(curve.second);
   }
-  if (damaged > 0) out["warnings"] = {std::to_string(damaged) + " lines are no metrics and were left out"};
+  if (damaged > 0)
+    out["warnings"] = {std::to_string(damaged) + " lines are no metrics and were left out"};
   if (curves.empty()) out["empty"] = "metrics.jsonl holds no rows yet";
   return out;
 }

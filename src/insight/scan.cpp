@@ -95,8 +95,7 @@ std::optional<int64_t> to_integer(const RawValue& value) {
 
 std::optional<double> to_number(const RawValue& value) {
   double number = 0;
-  const auto [behind, error] =
-      std::from_chars(value.begin, value.begin + value.size, number);
+  const auto [behind, error] = std::from_chars(value.begin, value.begin + value.size, number);
   if (error != std::errc() || behind != value.begin + value.size) return std::nullopt;
   if (!(number == number) || number - number != 0) return std::nullopt;
   return number;
@@ -140,12 +139,26 @@ std::string unescape(std::string_view text) {
     }
     const char c = text[++i];
     switch (c) {
-      case 'n': out += '\n'; break;
-      case 't': out += '\t'; break;
-      case 'r': out += '\r'; break;
-      case 'b': out += '\b'; break;
-      case 'f': out += '\f'; break;
-      case '"': case '\\': case '/': out += c; break;
+      case 'n':
+        out += '\n';
+        break;
+      case 't':
+        out += '\t';
+        break;
+      case 'r':
+        out += '\r';
+        break;
+      case 'b':
+        out += '\b';
+        break;
+      case 'f':
+        out += '\f';
+        break;
+      case '"':
+      case '\\':
+      case '/':
+        out += c;
+        break;
       case 'u': {
         auto unit = hex4(text, i + 1);
         if (!unit) {
@@ -164,7 +177,9 @@ std::string unescape(std::string_view text) {
         append_utf8(out, *unit >= 0xD800 && *unit < 0xE000 ? 0xFFFD : *unit);
         break;
       }
-      default: out += '\\'; out += c;
+      default:
+        out += '\\';
+        out += c;
     }
   }
   return out;

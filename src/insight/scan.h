@@ -12,9 +12,10 @@
 
 namespace triptych::insight {
 
-// Low-level reading of JSON text that nobody vouches for. The text lies in a buffer that goes on for
-// kScanPadding bytes of '"' behind its end: every search for the end of a string stops there, so the
-// loops need no bounds check per byte; whoever finds itself behind the end has run short of text.
+// Low-level reading of JSON text that nobody vouches for. The text lies in a buffer that goes on
+// for kScanPadding bytes of '"' behind its end: every search for the end of a string stops there,
+// so the loops need no bounds check per byte; whoever finds itself behind the end has run short of
+// text.
 constexpr size_t kScanPadding = 64;
 
 /// One scalar or nested value as it stands in the text; strings without their quotes. Without
@@ -33,8 +34,8 @@ inline const char* find_quote_or_escape(const char* p) {
   const __m128i quote = _mm_set1_epi8('"'), escape = _mm_set1_epi8('\\');
   for (;; p += 16) {
     const __m128i block = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    const int hit =
-        _mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi8(block, quote), _mm_cmpeq_epi8(block, escape)));
+    const int hit = _mm_movemask_epi8(
+        _mm_or_si128(_mm_cmpeq_epi8(block, quote), _mm_cmpeq_epi8(block, escape)));
     if (hit != 0) return p + __builtin_ctz(static_cast<unsigned>(hit));
   }
 #else

@@ -18,13 +18,14 @@ std::string lower(std::string_view text) {
 
 /// What a query asks of a name, or of an argument.
 struct Query {
-  std::string part;           ///< lower case, part of the name
-  std::string key, value;     ///< of `key:value`
+  std::string part;        ///< lower case, part of the name
+  std::string key, value;  ///< of `key:value`
   std::optional<std::regex> pattern;
 };
 
 Query parse_query(std::string_view text) {
-  require(text.size() <= 512, "search: the query has ", text.size(), " characters; at most 512 are allowed");
+  require(text.size() <= 512, "search: the query has ", text.size(),
+          " characters; at most 512 are allowed");
   Query query;
   if (text.size() > 2 && text.front() == '/' && text.back() == '/') {
     try {
@@ -37,8 +38,8 @@ Query parse_query(std::string_view text) {
   }
   // "aten::add" has colons, too; an argument's key is followed by exactly one.
   const auto colon = text.find(':');
-  if (colon != std::string_view::npos && colon > 0 && colon + 1 < text.size() && text[colon + 1] != ':' &&
-      text.find("::") == std::string_view::npos) {
+  if (colon != std::string_view::npos && colon > 0 && colon + 1 < text.size() &&
+      text[colon + 1] != ':' && text.find("::") == std::string_view::npos) {
     query.key = text.substr(0, colon);
     query.value = text.substr(colon + 1);
     while (!query.value.empty() && query.value.front() == ' ') query.value.erase(0, 1);
@@ -51,7 +52,9 @@ bool argument_matches(const Trace& t, EventId e, const Query& query) {
   const auto args = t.arguments(e);
   for (const auto& [key, value] : args.items()) {
     if (lower(key) != lower(query.key)) continue;
-    const auto text = value.is_string() ? value.get<std::string>() : value.dump(-1, ' ', false, Json::error_handler_t::replace);
+    const auto text = value.is_string()
+                          ? value.get<std::string>()
+                          : value.dump(-1, ' ', false, Json::error_handler_t::replace);
     if (lower(text).find(lower(query.value)) != std::string::npos) return true;
   }
   return false;
@@ -59,7 +62,8 @@ bool argument_matches(const Trace& t, EventId e, const Query& query) {
 
 }  // namespace
 
-Json search_json(const Run& run, std::string_view text, int64_t rank, uint32_t limit, std::string_view after) {
+Json search_json(const Run& run, std::string_view text, int64_t rank, uint32_t limit,
+                 std::string_view after) {
   Json matches = Json::array();
   if (text.empty()) return {{"matches", matches}, {"total", 0}, {"next", nullptr}};
   const Query query = parse_query(text);
@@ -90,8 +94,10 @@ Json search_json(const Run& run, std::string_view text, int64_t rank, uint32_t l
       if (t.category(e) == Category::kSpan) continue;
       bool match = name_matches(t.name_id(e));
       if (!match && !query.key.empty()) {
-        if (looks >= kMostLooks) incomplete = true;
-        else if (++looks; argument_matches(t, e, query)) match = true;
+        if (looks >= kMostLooks)
+          incomplete = true;
+        else if (++looks; argument_matches(t, e, query))
+          match = true;
       }
       if (!match) continue;
       ++total;
@@ -101,13 +107,17 @@ Json search_json(const Run& run, std::string_view text, int64_t rank, uint32_t l
         if (next.is_null()) next = std::to_string(matches.back()["id"].get<uint64_t>());
         continue;
       }
-      matches.push_back({{"id", id}, {"rank", file.rank}, {"track", track_id(static_cast<int>(f), t.track_of(e))},
-                         {"name", display_name(t.name(e))}, {"start_ns", run.aligned(static_cast<int>(f), t.ts(e))},
+      matches.push_back({{"id", id},
+                         {"rank", file.rank},
+                         {"track", track_id(static_cast<int>(f), t.track_of(e))},
+                         {"name", display_name(t.name(e))},
+                         {"start_ns", run.aligned(static_cast<int>(f), t.ts(e))},
                          {"duration_ns", t.dur(e)}});
     }
   }
   Json out{{"matches", std::move(matches)}, {"total", total}, {"next", next}};
-  if (incomplete) out["incomplete"] = "arguments of the first 20000 events were searched; choose a rank";
+  if (incomplete)
+    out["incomplete"] = "arguments of the first 20000 events were searched; choose a rank";
   return out;
 }
 

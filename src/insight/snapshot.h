@@ -8,8 +8,9 @@ namespace triptych::insight {
 
 /// A memory snapshot (pickle as PyTorch's page reads it, or JSON of the same form) for the viewer:
 ///   {"path","devices":[{"device","segments":[{"address","total","allocated","requested","type","stream",
-///    "blocks":[{"address","size","requested","state","frame"}]}], "reserved","allocated","largest_free"}],
-///    "timeline":[{"t_us","allocated"}], "events":N, "by_frame":[{"frame","bytes","count"}], "categories"}
+///    "blocks":[{"address","size","requested","state","frame"}]}],
+///    "reserved","allocated","largest_free"}], "timeline":[{"t_us","allocated"}], "events":N,
+///    "by_frame":[{"frame","bytes","count"}], "categories"}
 /// @throws DataError, Error naming the file.
 Json snapshot_json(const std::filesystem::path& path);
 

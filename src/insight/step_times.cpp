@@ -12,7 +12,8 @@ bool is_receive(const Trace& t, EventId e) {
   const Collective* c = t.collective(e);
   if (c && c->name) {
     const auto type = collective_type(t.string(c->name));
-    return type == "recv" || (type == "send_recv" && c->dst_rank >= 0 && t.header_rank() == c->dst_rank);
+    return type == "recv" ||
+           (type == "send_recv" && c->dst_rank >= 0 && t.header_rank() == c->dst_rank);
   }
   const auto name = t.name(e);
   return name.find("recv") != std::string_view::npos || name.find("Recv") != std::string_view::npos;
@@ -23,18 +24,26 @@ Lanes device_lanes(const Trace& t) {
   lanes.source = "device";
   for (EventId e = 0; e < t.num_events(); ++e) {
     const Category c = t.category(e);
-    if (c != Category::kKernel && c != Category::kMemcpy && c != Category::kMemset && c != Category::kSync)
+    if (c != Category::kKernel && c != Category::kMemcpy && c != Category::kMemset &&
+        c != Category::kSync)
       continue;
     const Interval i{t.ts(e), t.end(e)};
     switch (t.work(e)) {
-      case Work::kCompute: lanes.compute.push_back(i); break;
+      case Work::kCompute:
+        lanes.compute.push_back(i);
+        break;
       case Work::kCommunication:
         lanes.communication.push_back(i);
         if (is_receive(t, e)) lanes.receive.push_back(i);
         break;
-      case Work::kMemory: lanes.memory.push_back(i); break;
-      case Work::kSync: lanes.sync.push_back(i); break;
-      default: break;
+      case Work::kMemory:
+        lanes.memory.push_back(i);
+        break;
+      case Work::kSync:
+        lanes.sync.push_back(i);
+        break;
+      default:
+        break;
     }
   }
   return lanes;
@@ -62,7 +71,8 @@ Lanes cpu_lanes(const Trace& t) {
   bool records = false, gloo = false;
   for (EventId e = 0; e < t.num_events() && !records; ++e) {
     records = t.category(e) == Category::kCollective;
-    gloo = gloo || (t.category(e) == Category::kUserAnnotation && t.work(e) == Work::kCommunication);
+    gloo =
+        gloo || (t.category(e) == Category::kUserAnnotation && t.work(e) == Work::kCommunication);
   }
   // One form of communication record only: the same call often appears in several.
   const Category communication = records ? Category::kCollective
@@ -89,15 +99,17 @@ Lanes cpu_lanes(const Trace& t) {
 }
 
 void merge_all(Lanes& lanes) {
-  for (auto* list : {&lanes.compute, &lanes.communication, &lanes.receive, &lanes.memory, &lanes.sync, &lanes.loader})
+  for (auto* list : {&lanes.compute, &lanes.communication, &lanes.receive, &lanes.memory,
+                     &lanes.sync, &lanes.loader})
     *list = merge(std::move(*list));
 }
 
 }  // namespace
 
 bool is_loader_wait(std::string_view name) {
-  return name.find("DataLoader") != std::string_view::npos || name.find("dataloader") != std::string_view::npos ||
-         name.starts_with("loader") || name.starts_with("data_wait") || name.starts_with("data wait");
+  return name.find("DataLoader") != std::string_view::npos ||
+         name.find("dataloader") != std::string_view::npos || name.starts_with("loader") ||
+         name.starts_with("data_wait") || name.starts_with("data wait");
 }
 
 Lanes lanes_of(const Trace& t) {
@@ -117,7 +129,8 @@ StepTimes split_window(const Lanes& lanes, int64_t begin, int64_t end) {
   out.begin_ns = begin;
   out.end_ns = end;
   out.total = end - begin;
-  const auto compute = clip(lanes.compute, begin, end), comm = clip(lanes.communication, begin, end);
+  const auto compute = clip(lanes.compute, begin, end),
+             comm = clip(lanes.communication, begin, end);
   out.compute = union_length(compute);
   out.communication = union_length(comm);
   out.overlapped = union_length(intersect(compute, comm));

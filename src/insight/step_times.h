@@ -21,12 +21,13 @@ struct StepTimes {
   int64_t total = 0;
   int64_t compute = 0, communication = 0, overlapped = 0;
   int64_t compute_only = 0, exposed = 0, free = 0, preparing = 0;
-  int64_t bubble = 0;   ///< part of exposed: waiting for a message of another pipeline stage
-  int64_t stage = 0;    ///< total - bubble
+  int64_t bubble = 0;  ///< part of exposed: waiting for a message of another pipeline stage
+  int64_t stage = 0;   ///< total - bubble
   int64_t memory_copy = 0, sync = 0;  ///< parts of free: copies, waits for the device
   int64_t loader_wait = 0;            ///< time in the loader's scopes on the host
   double overlap_ratio() const {
-    return communication > 0 ? static_cast<double>(overlapped) / static_cast<double>(communication) : 0;
+    return communication > 0 ? static_cast<double>(overlapped) / static_cast<double>(communication)
+                             : 0;
   }
 };
 
@@ -36,17 +37,18 @@ struct Lanes {
   std::string source;  ///< "device" or "cpu"
 };
 
-/// Device work where the trace has any. Otherwise (a run on the CPU) the operators of the threads that
-/// compute: those of the steps and those of backward. On one thread the innermost record counts, so
-/// that an operator that waits in a collective is not computing meanwhile.
+/// Device work where the trace has any. Otherwise (a run on the CPU) the operators of the threads
+/// that compute: those of the steps and those of backward. On one thread the innermost record
+/// counts, so that an operator that waits in a collective is not computing meanwhile.
 Lanes lanes_of(const Trace& trace);
 
 /// True for scopes in which the host waits for data.
 bool is_loader_wait(std::string_view name);
 
-/// All steps of all ranks of one span, by rank then step. The window is the scope ProfilerStep#n on the
-/// host; device work counts where it runs, clipped to the window, so that the sums are exact also where
-/// the device lags behind. Without step marks the whole trace is one step with number -1.
+/// All steps of all ranks of one span, by rank then step. The window is the scope ProfilerStep#n on
+/// the host; device work counts where it runs, clipped to the window, so that the sums are exact
+/// also where the device lags behind. Without step marks the whole trace is one step with number
+/// -1.
 std::vector<StepTimes> step_times(const Run& run, int64_t span = -1);
 
 /// Sums of window [begin, end): the arithmetic behind step_times.

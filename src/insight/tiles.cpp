@@ -43,7 +43,8 @@ class Writer {
 };
 
 /// Events of [t0, t1) one by one where they are wide, and together where several share a bucket.
-void from_events(const Trace& t, const Row& row, int64_t t0, int64_t t1, int64_t bucket, Slices& out) {
+void from_events(const Trace& t, const Row& row, int64_t t0, int64_t t1, int64_t bucket,
+                 Slices& out) {
   const auto range = events_between(t, row, t0, t1);
   int64_t current = -1;  // bucket that the last entry stands for
   int64_t covered = 0, longest = -1;
@@ -60,9 +61,10 @@ void from_events(const Trace& t, const Row& row, int64_t t0, int64_t t1, int64_t
         out.event.back() = e;
       }
       out.dur.back() = static_cast<double>(t.end(e) - t0) - out.start.back();
-      out.covered.back() = out.dur.back() > 0
-                               ? std::min(1.0F, static_cast<float>(static_cast<double>(covered) / out.dur.back()))
-                               : 1.0F;
+      out.covered.back() =
+          out.dur.back() > 0
+              ? std::min(1.0F, static_cast<float>(static_cast<double>(covered) / out.dur.back()))
+              : 1.0F;
     } else {
       out.add(start, static_cast<double>(t.dur(e)), t.name_id(e), e, 1, 1);
       current = t.dur(e) < bucket ? index : -1;
@@ -72,11 +74,13 @@ void from_events(const Trace& t, const Row& row, int64_t t0, int64_t t1, int64_t
 }
 
 /// From the coarsest stored level that is no coarser than the buckets asked for.
-void from_level(const Trace& t, const Level& level, int64_t t0, int64_t t1, int64_t bucket, Slices& out) {
+void from_level(const Trace& t, const Level& level, int64_t t0, int64_t t1, int64_t bucket,
+                Slices& out) {
   const auto buckets = t.buckets().subspan(level.first_bucket, level.num_buckets);
   const int64_t size = int64_t{1} << level.shift, origin = t.begin_ns();
   const int64_t first = std::max<int64_t>(0, (t0 - origin) >> level.shift);
-  const auto at = std::ranges::lower_bound(buckets, static_cast<uint32_t>(std::min<int64_t>(first, UINT32_MAX)), {}, &Bucket::index);
+  const auto at = std::ranges::lower_bound(
+      buckets, static_cast<uint32_t>(std::min<int64_t>(first, UINT32_MAX)), {}, &Bucket::index);
   int64_t current = INT64_MIN;
   double covered = 0, longest = -1;
   EventId last_wide = kNone;
@@ -98,8 +102,8 @@ void from_level(const Trace& t, const Level& level, int64_t t0, int64_t t1, int6
       if (!starts_here) add_wide();
       // What shares the bucket with it is narrower than a bucket.
       if (others > 0)
-        out.add(static_cast<double>(begin - t0), static_cast<double>(size), t.name_id(b->longest), b->longest,
-                std::max(others, 2u), 0);
+        out.add(static_cast<double>(begin - t0), static_cast<double>(size), t.name_id(b->longest),
+                b->longest, std::max(others, 2u), 0);
       add_wide();
       current = INT64_MIN;
       continue;
@@ -169,7 +173,8 @@ std::string tiles_binary(const Run& run, const TileRequest& request) {
     const auto place = place_of(run, id);
     if (!place) continue;
     for (const int64_t tile : request.tiles) {
-      if (tile < -(int64_t{1} << 50 >> level) || tile > (int64_t{1} << 50 >> level) || blocks >= kMostBlocks)
+      if (tile < -(int64_t{1} << 50 >> level) || tile > (int64_t{1} << 50 >> level) ||
+          blocks >= kMostBlocks)
         continue;
       const int64_t t0 = run.unaligned(place->file, tile * kBuckets * bucket);
       const int64_t t1 = t0 + kBuckets * bucket;
@@ -182,8 +187,10 @@ std::string tiles_binary(const Run& run, const TileRequest& request) {
           const Level& stored = place->trace->levels()[row.first_level + l];
           if (stored.shift <= level) best = &stored;
         }
-        if (best) from_level(*place->trace, *best, t0, t1, bucket, slices);
-        else from_events(*place->trace, row, t0, t1, bucket, slices);
+        if (best)
+          from_level(*place->trace, *best, t0, t1, bucket, slices);
+        else
+          from_events(*place->trace, row, t0, t1, bucket, slices);
         if (!slices.start.empty()) rows.emplace_back(r, std::move(slices));
       }
       out.u32(id);
@@ -212,14 +219,16 @@ std::string slices_binary(const Run& run, uint32_t id, int64_t t0, int64_t t1, u
       if (t.end(e) > from || (t.dur(e) == 0 && t.ts(e) >= from)) events.push_back(e);
   }
   if (events.size() > limit) {
-    std::ranges::nth_element(events, events.begin() + limit, std::ranges::greater(), [&](EventId e) { return t.dur(e); });
+    std::ranges::nth_element(events, events.begin() + limit, std::ranges::greater(),
+                             [&](EventId e) { return t.dur(e); });
     events.resize(limit);
   }
   std::ranges::sort(events);
   std::vector<std::pair<uint32_t, Slices>> rows;
   for (const EventId e : events) {
     if (rows.empty() || rows.back().first != t.depth(e)) rows.push_back({t.depth(e), {}});
-    rows.back().second.add(static_cast<double>(t.ts(e) - from), static_cast<double>(t.dur(e)), t.name_id(e), e, 1, 1);
+    rows.back().second.add(static_cast<double>(t.ts(e) - from), static_cast<double>(t.dur(e)),
+                           t.name_id(e), e, 1, 1);
   }
   out.u32(id);
   out.u32(0);

@@ -66,20 +66,24 @@ Json tracks_json(const Run& run, int64_t rank, int64_t span) {
       const Track& track = t.tracks()[i];
       if (track.num_events == 0 && samples[i] == 0) continue;
       bool only_marks = track.num_events > 0;
-      for (EventId e = track.first_event; only_marks && e < track.first_event + track.num_events; ++e)
+      for (EventId e = track.first_event; only_marks && e < track.first_event + track.num_events;
+           ++e)
         only_marks = t.category(e) == Category::kSpan;
       if (only_marks) continue;
       const auto [at, added] = index.try_emplace({track.pid, track.process}, processes.size());
       if (added) {
         const auto name = t.string(track.process);
-        processes.push_back({{"pid", track.pid},
-                             {"name", name.empty() ? "process " + std::to_string(track.pid) : display_name(name)},
-                             {"device", track.device},
-                             {"tracks", Json::array()}});
+        processes.push_back(
+            {{"pid", track.pid},
+             {"name", name.empty() ? "process " + std::to_string(track.pid) : display_name(name)},
+             {"device", track.device},
+             {"tracks", Json::array()}});
       }
       Json row{{"id", track_id(file, i)},
                {"name", track_title(t, track)},
-               {"kind", samples[i] ? "counter" : track.is_device() ? "stream" : "thread"},
+               {"kind", samples[i]          ? "counter"
+                        : track.is_device() ? "stream"
+                                            : "thread"},
                {"device", track.device},
                {"tid", track.tid},
                {"depth", track.num_rows},
@@ -160,7 +164,8 @@ Json slice_json(const Run& run, uint64_t slice) {
   out["parents"] = std::move(parents);
   const auto children = children_of(t, e);
   Json list = Json::array();
-  for (size_t i = 0; i < children.size() && i < 200; ++i) list.push_back(brief(run, file, children[i]));
+  for (size_t i = 0; i < children.size() && i < 200; ++i)
+    list.push_back(brief(run, file, children[i]));
   out["children"] = std::move(list);
   out["num_children"] = children.size();
   Json flows_in = Json::array(), flows_out = Json::array();
@@ -187,7 +192,8 @@ Json slice_json(const Run& run, uint64_t slice) {
         if (t.ts(k) >= t.ts(e) && t.end(k) <= t.end(e) && t.linked(k) != kNone)
           kernels.push_back(brief(run, file, t.linked(k)));
     }
-    if (c != Category::kCpuOp && t.linked(e) != kNone) flows_out.push_back(brief(run, file, t.linked(e)));
+    if (c != Category::kCpuOp && t.linked(e) != kNone)
+      flows_out.push_back(brief(run, file, t.linked(e)));
   }
   out["kernels"] = std::move(kernels);
   out["flows_in"] = std::move(flows_in);
@@ -231,7 +237,8 @@ Json range_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, in
     const Trace& t = run.files()[file].trace;
     if (track_number >= t.tracks().size()) continue;
     const Track& track = t.tracks()[track_number];
-    const int64_t from = run.unaligned(static_cast<int>(file), t0), to = run.unaligned(static_cast<int>(file), t1);
+    const int64_t from = run.unaligned(static_cast<int>(file), t0),
+                  to = run.unaligned(static_cast<int>(file), t1);
     std::vector<Interval> outer;
     std::map<EventId, Sum*> owner;
     std::map<EventId, int64_t> inside;  // clipped time of direct children
@@ -244,7 +251,8 @@ Json range_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, in
         events.push_back(e);
         outer.push_back({begin, end});
         if (t.work(e) != Work::kNone)
-          of_work[t.work(e)].push_back({run.aligned(static_cast<int>(file), begin), run.aligned(static_cast<int>(file), end)});
+          of_work[t.work(e)].push_back({run.aligned(static_cast<int>(file), begin),
+                                        run.aligned(static_cast<int>(file), end)});
         if (t.parent(e) != kNone) inside[t.parent(e)] += end - begin;
       }
     }
@@ -261,23 +269,38 @@ Json range_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, in
       sum.most = std::max(sum.most, clipped);
     }
     const int64_t length = union_length(merge(std::move(outer)));
-    busy.push_back({{"track", id}, {"busy_ns", length}, {"share", t1 > t0 ? static_cast<double>(length) / static_cast<double>(t1 - t0) : 0.0}});
+    busy.push_back(
+        {{"track", id},
+         {"busy_ns", length},
+         {"share", t1 > t0 ? static_cast<double>(length) / static_cast<double>(t1 - t0) : 0.0}});
   }
   Json rows = Json::array();
   std::vector<std::pair<std::string_view, Sum*>> order;
   for (auto& [key, sum] : sums) order.push_back({key.first, &sum});
-  std::ranges::stable_sort(order, std::ranges::greater(), [](const auto& p) { return p.second->self; });
+  std::ranges::stable_sort(order, std::ranges::greater(),
+                           [](const auto& p) { return p.second->self; });
   for (const auto& [name, s] : order)
-    rows.push_back({{"name", display_name(name)}, {"category", category_name(s->category)}, {"class", work_name(s->work)},
-                    {"count", s->count}, {"total_ns", s->total}, {"self_ns", s->self},
-                    {"avg_ns", s->total / std::max<int64_t>(1, s->count)}, {"min_ns", s->least}, {"max_ns", s->most}});
+    rows.push_back({{"name", display_name(name)},
+                    {"category", category_name(s->category)},
+                    {"class", work_name(s->work)},
+                    {"count", s->count},
+                    {"total_ns", s->total},
+                    {"self_ns", s->self},
+                    {"avg_ns", s->total / std::max<int64_t>(1, s->count)},
+                    {"min_ns", s->least},
+                    {"max_ns", s->most}});
   Json classes = Json::object();
   for (auto& [work, list] : of_work)
     classes[std::string(work_name(work)) + "_ns"] = union_length(merge(std::move(list)));
-  return {{"t0", t0}, {"t1", t1}, {"rows", std::move(rows)}, {"busy", std::move(busy)}, {"classes", std::move(classes)}};
+  return {{"t0", t0},
+          {"t1", t1},
+          {"rows", std::move(rows)},
+          {"busy", std::move(busy)},
+          {"classes", std::move(classes)}};
 }
 
-Json flows_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, int64_t t1, uint32_t limit) {
+Json flows_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, int64_t t1,
+                uint32_t limit) {
   Json flows = Json::array();
   bool truncated = false;
   std::map<size_t, std::vector<bool>> wanted;
@@ -292,7 +315,9 @@ Json flows_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, in
     const int file = static_cast<int>(file_number);
     const Trace& t = run.files()[file_number].trace;
     const int64_t from = run.unaligned(file, t0), to = run.unaligned(file, t1);
-    const auto seen = [&](EventId e, uint32_t track) { return on[track] && t.ts(e) < to && t.end(e) >= from; };
+    const auto seen = [&](EventId e, uint32_t track) {
+      return on[track] && t.ts(e) < to && t.end(e) >= from;
+    };
     const auto add = [&](EventId a, EventId b) {
       const uint32_t track_a = t.track_of(a), track_b = t.track_of(b);
       if (!seen(a, track_a) && !seen(b, track_b)) return;
@@ -300,9 +325,12 @@ Json flows_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, in
         truncated = true;
         return;
       }
-      flows.push_back({{"from", slice_id(file, a)}, {"to", slice_id(file, b)},
-                       {"from_track", track_id(file, track_a)}, {"to_track", track_id(file, track_b)},
-                       {"from_ns", run.aligned(file, t.ts(a))}, {"to_ns", run.aligned(file, t.ts(b))}});
+      flows.push_back({{"from", slice_id(file, a)},
+                       {"to", slice_id(file, b)},
+                       {"from_track", track_id(file, track_a)},
+                       {"to_track", track_id(file, track_b)},
+                       {"from_ns", run.aligned(file, t.ts(a))},
+                       {"to_ns", run.aligned(file, t.ts(b))}});
     };
     for (const auto& flow : t.flows()) add(flow.from, flow.to);
     for (uint32_t k = 0; k < t.tracks().size(); ++k) {
@@ -333,7 +361,8 @@ Json counters_json(const Run& run, uint32_t id, int64_t t0, int64_t t1, uint32_t
     const int64_t at = run.aligned(static_cast<int>(file), ts);
     if (at < t0) before = value, any_before = true;
     if (at < t0 || at >= t1) return;
-    const auto b = std::min<size_t>(n - 1, static_cast<size_t>(static_cast<double>(at - t0) / span * n));
+    const auto b =
+        std::min<size_t>(n - 1, static_cast<size_t>(static_cast<double>(at - t0) / span * n));
     low[b] = count[b] ? std::min(low[b], value) : value;
     high[b] = count[b] ? std::max(high[b], value) : value;
     sum[b] += value;
@@ -349,7 +378,8 @@ Json counters_json(const Run& run, uint32_t id, int64_t t0, int64_t t1, uint32_t
   Json mins = Json::array(), maxs = Json::array(), avgs = Json::array();
   for (uint32_t b = 0; b < n; ++b) {
     if (count[b]) {
-      mins.push_back(low[b]), maxs.push_back(high[b]), avgs.push_back(sum[b] / static_cast<double>(count[b]));
+      mins.push_back(low[b]), maxs.push_back(high[b]),
+          avgs.push_back(sum[b] / static_cast<double>(count[b]));
       before = sum[b] / static_cast<double>(count[b]);
       any_before = true;
     } else if (any_before) {

@@ -55,18 +55,18 @@ Json slice_json(const Run& run, uint64_t slice);
 
 /// Aggregation of a selection: {"t0","t1","rows":[{"name","category","class","count","total_ns",
 /// "self_ns","avg_ns","min_ns","max_ns"}],"busy":[{"track","busy_ns","share"}],
-/// "classes":{"compute_ns",...}}. Times are clipped to the selection; self_ns of all rows of a track
-/// adds up to its busy_ns.
+/// "classes":{"compute_ns",...}}. Times are clipped to the selection; self_ns of all rows of a
+/// track adds up to its busy_ns.
 Json range_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, int64_t t1);
 
 /// Matches by name, by `key:value` of an argument, or by /regular expression/:
-/// {"matches":[{"id","rank","track","name","start_ns","duration_ns"}],"total","next"}; `after` is the
-/// `next` of the page before, "" at first; next is null at the end.
+/// {"matches":[{"id","rank","track","name","start_ns","duration_ns"}],"total","next"}; `after` is
+/// the `next` of the page before, "" at first; next is null at the end.
 Json search_json(const Run& run, std::string_view query, int64_t rank, uint32_t limit,
                  std::string_view after);
 
-/// {"flows":[{"from","to","from_track","to_track","from_ns","to_ns"}],"truncated"} of arrows with an
-/// end on one of the tracks within [t0, t1).
+/// {"flows":[{"from","to","from_track","to_track","from_ns","to_ns"}],"truncated"} of arrows with
+/// an end on one of the tracks within [t0, t1).
 Json flows_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, int64_t t1,
                 uint32_t limit = 2000);
 

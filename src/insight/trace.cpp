@@ -39,7 +39,8 @@ const OpDetail* Trace::op(EventId e) const {
 
 std::string_view Trace::string(StringId id) const {
   if (id >= num_strings()) return {};
-  return {string_bytes_.data() + string_offsets_[id], string_offsets_[id + 1] - string_offsets_[id]};
+  return {string_bytes_.data() + string_offsets_[id],
+          string_offsets_[id + 1] - string_offsets_[id]};
 }
 
 std::optional<int64_t> Trace::header_rank() const {

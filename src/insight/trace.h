@@ -82,7 +82,7 @@ struct Collective {
   int64_t bytes = -1;
   int64_t sequence = -1;  ///< number of the call within its group
   int64_t wait_ns = -1;   ///< of `Wait us`, when recorded
-  StringId in_split = 0;   ///< "[..]" of an all-to-all with uneven parts
+  StringId in_split = 0;  ///< "[..]" of an all-to-all with uneven parts
   uint32_t reserved = 0;
 };
 
@@ -148,10 +148,10 @@ struct Level {
   uint64_t first_bucket = 0;  ///< into Trace::buckets()
 };
 struct Bucket {
-  uint32_t index = 0;    ///< (ts - Trace::begin_ns) >> shift
-  EventId longest = 0;   ///< the event that covers most of it
-  uint32_t events = 0;   ///< starting in it
-  float covered = 0;     ///< share of the bucket, 0..1
+  uint32_t index = 0;   ///< (ts - Trace::begin_ns) >> shift
+  EventId longest = 0;  ///< the event that covers most of it
+  uint32_t events = 0;  ///< starting in it
+  float covered = 0;    ///< share of the bucket, 0..1
 };
 
 /// One collected trace file of one rank, as columns. The same bytes lie in memory and in the index
@@ -171,8 +171,8 @@ class Trace {
   Category category(EventId e) const { return static_cast<Category>(category_[e]); }
   Work work(EventId e) const { return static_cast<Work>(work_[e]); }
   uint32_t depth(EventId e) const { return depth_[e]; }
-  EventId parent(EventId e) const { return parent_[e]; }       ///< kNone at the outermost level
-  uint32_t track_of(EventId e) const;                          ///< by binary search
+  EventId parent(EventId e) const { return parent_[e]; }  ///< kNone at the outermost level
+  uint32_t track_of(EventId e) const;                     ///< by binary search
   uint32_t correlation(EventId e) const { return correlation_[e]; }  ///< 0: none
   uint32_t external_id(EventId e) const { return external_[e]; }     ///< 0: none
   /// The event whose launch this device event answers, kNone when unknown; for a launching call

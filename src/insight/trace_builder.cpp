@@ -28,7 +28,8 @@ std::vector<StringId> join_strings(StringTable& table, EventSink& sink) {
     renumber(c.name, to), renumber(c.group, to), renumber(c.group_tag, to);
     renumber(c.group_ranks, to), renumber(c.dtype, to), renumber(c.in_split, to);
   }
-  for (auto& op : sink.ops) renumber(op.shapes, to), renumber(op.types, to), renumber(op.concrete, to);
+  for (auto& op : sink.ops)
+    renumber(op.shapes, to), renumber(op.types, to), renumber(op.concrete, to);
   for (auto& m : sink.memory) renumber(m.category, to);
   for (auto& c : sink.counters) renumber(c.series, to);
   for (auto* list : {&sink.tracks, &sink.processes})
@@ -127,13 +128,14 @@ class Builder {
       strings_of_.push_back(join_strings(strings_, *sinks_[s]));
       for (const auto& p : sinks_[s]->processes) {
         auto& name = processes[p.pid];
-        if (p.named) name.id = p.name;
-        else if (name.id == 0) name.id = p.pid_text;
+        if (p.named)
+          name.id = p.name;
+        else if (name.id == 0)
+          name.id = p.pid_text;
         if (p.sorted) name.sort_index = p.sort_index;
       }
       for (const auto& t : sinks_[s]->tracks) {
-        const auto [at, added] =
-            index[t.pid].try_emplace(t.tid, static_cast<uint32_t>(raw.size()));
+        const auto [at, added] = index[t.pid].try_emplace(t.tid, static_cast<uint32_t>(raw.size()));
         if (added) raw.push_back(t);
         auto& joined = raw[at->second];
         if (t.named || t.name) joined.name = t.name, joined.named = joined.named || t.named;
@@ -164,7 +166,8 @@ class Builder {
       track.tid = t.tid;
       track.name = t.name;
       const auto process = processes.find(t.pid);
-      track.process = process != processes.end() && process->second.id ? process->second.id : t.pid_text;
+      track.process =
+          process != processes.end() && process->second.id ? process->second.id : t.pid_text;
       track.device = t.device;
       track.sort_index = t.sort_index;
       image_->tracks.push_back(track);
@@ -181,8 +184,10 @@ class Builder {
   void join_tables() {
     auto& image = *image_;
     const auto append = [](auto& to, auto& from) {
-      if (to.empty()) to = std::move(from);
-      else to.insert(to.end(), from.begin(), from.end());
+      if (to.empty())
+        to = std::move(from);
+      else
+        to.insert(to.end(), from.begin(), from.end());
       from = {};
     };
     for (size_t s = 0; s < sinks_.size(); ++s) {
@@ -195,7 +200,8 @@ class Builder {
         if (k.collective != kNone) k.collective += offsets_.back().collectives;
       for (auto& m : sink.memory) m.track = tracks[m.track];
       for (auto& f : sink.flows) f.track = tracks[f.track];
-      for (auto& c : sink.counters) image.counters.push_back({c.ts, c.value, tracks[c.track], c.series});
+      for (auto& c : sink.counters)
+        image.counters.push_back({c.ts, c.value, tracks[c.track], c.series});
       sink.counters = {};
       append(image.collectives, sink.collectives);
       append(image.kernels, sink.kernels);
@@ -214,11 +220,16 @@ class Builder {
     e.track = tracks_of_[s][e.track];
     if (e.detail == kNone) return;
     switch (e.category) {
-      case Category::kCpuOp: e.detail += offsets_[s].ops; break;
-      case Category::kKernel: case Category::kMemcpy: case Category::kMemset:
+      case Category::kCpuOp:
+        e.detail += offsets_[s].ops;
+        break;
+      case Category::kKernel:
+      case Category::kMemcpy:
+      case Category::kMemset:
         e.detail += offsets_[s].kernels;
         break;
-      default: e.detail += offsets_[s].collectives;
+      default:
+        e.detail += offsets_[s].collectives;
     }
   }
 
@@ -239,8 +250,10 @@ class Builder {
     std::vector<uint64_t> count(image.tracks.size());
     const auto keep = [&](const RawEvent& e) { return e.phase == 'X' && usual.has(e.ts); };
     const auto counter = [&](const RawEvent& e) {
-      if (keep(e)) ++count[e.track];
-      else if (e.phase == 'X') ++outliers_;
+      if (keep(e))
+        ++count[e.track];
+      else if (e.phase == 'X')
+        ++outliers_;
     };
     for (auto& sink : sinks_) sink->events.for_each(counter);
     std::ranges::for_each(paired_, counter);
@@ -333,16 +346,22 @@ class Builder {
       const uint32_t at = image.detail[e];
       if (at == kNone) continue;
       switch (static_cast<Category>(image.category[e])) {
-        case Category::kCpuOp: image.ops[at].event = e; break;
-        case Category::kKernel: case Category::kMemcpy: case Category::kMemset:
+        case Category::kCpuOp:
+          image.ops[at].event = e;
+          break;
+        case Category::kKernel:
+        case Category::kMemcpy:
+        case Category::kMemset:
           image.kernels[at].event = e;
           if (image.kernels[at].collective != kNone)
             image.collectives[image.kernels[at].collective].event = e;
           break;
-        case Category::kCollective: case Category::kUserAnnotation:
+        case Category::kCollective:
+        case Category::kUserAnnotation:
           image.collectives[at].event = e;
           break;
-        default: image.detail[e] = kNone;
+        default:
+          image.detail[e] = kNone;
       }
     }
   }
@@ -402,8 +421,10 @@ class Builder {
       begin = std::min(begin, track.begin_ns);
       end = std::max(end, track.end_ns);
     }
-    for (const auto& m : image.memory) begin = std::min(begin, m.ts_ns), end = std::max(end, m.ts_ns);
-    for (const auto& c : image.counters) begin = std::min(begin, c.ts_ns), end = std::max(end, c.ts_ns);
+    for (const auto& m : image.memory)
+      begin = std::min(begin, m.ts_ns), end = std::max(end, m.ts_ns);
+    for (const auto& c : image.counters)
+      begin = std::min(begin, c.ts_ns), end = std::max(end, c.ts_ns);
     // The collection's own marks may begin long before; buckets count from the first event of all.
     for (EventId e = 0; e < image.ts.size; ++e) begin = std::min(begin, image.ts[e]);
     for (EventId e = 0; e < image.ts.size; ++e) end = std::max(end, image.ts[e] + image.dur[e]);

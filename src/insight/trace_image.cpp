@@ -86,14 +86,15 @@ std::span<const char> chars(const std::string& text) { return {text.data(), text
 
 bool all_below(std::span<const uint32_t> values, size_t limit, bool none_allowed) {
   uint32_t bad = 0;
-  for (const uint32_t v : values) bad |= static_cast<uint32_t>(v >= limit && !(none_allowed && v == kNone));
+  for (const uint32_t v : values)
+    bad |= static_cast<uint32_t>(v >= limit && !(none_allowed && v == kNone));
   return bad == 0;
 }
 
 }  // namespace
 
 SourceIdentity identify(const std::filesystem::path& path) {
-  struct stat status {};
+  struct stat status{};
   if (::stat(path.c_str(), &status) != 0) fail_errno(path, "cannot be read");
   SourceIdentity id;
   id.bytes = static_cast<uint64_t>(status.st_size);
@@ -129,15 +130,18 @@ Trace TraceImage::finish(std::unique_ptr<TraceImage> image) {
     to = from.span();
     bytes += to.size_bytes();
   };
-  column(t.ts_, shared->ts), column(t.dur_, shared->dur), column(t.args_offset_, shared->args_offset);
+  column(t.ts_, shared->ts), column(t.dur_, shared->dur),
+      column(t.args_offset_, shared->args_offset);
   column(t.name_, shared->name), column(t.parent_, shared->parent);
   column(t.correlation_, shared->correlation), column(t.external_, shared->external);
   column(t.linked_, shared->linked), column(t.detail_, shared->detail);
   column(t.depth_, shared->depth), column(t.category_, shared->category);
   column(t.work_, shared->work);
-  vector(t.tracks_, shared->tracks), vector(t.rows_, shared->rows), vector(t.levels_, shared->levels);
+  vector(t.tracks_, shared->tracks), vector(t.rows_, shared->rows),
+      vector(t.levels_, shared->levels);
   vector(t.buckets_, shared->buckets), vector(t.collectives_, shared->collectives);
-  vector(t.kernels_, shared->kernels), vector(t.ops_, shared->ops), vector(t.memory_, shared->memory);
+  vector(t.kernels_, shared->kernels), vector(t.ops_, shared->ops),
+      vector(t.memory_, shared->memory);
   vector(t.flows_, shared->flows), vector(t.counters_, shared->counters);
   vector(t.steps_, shared->steps), vector(t.string_offsets_, shared->string_offsets);
   vector(t.string_bytes_, shared->string_bytes), vector(t.gz_points_, shared->gz_points);
@@ -163,11 +167,14 @@ void TraceImage::write(const Trace& trace, const std::filesystem::path& index,
   const std::string warnings = dump_json(warning_list);
   Trace t = trace;
   auto metadata_span = chars(metadata), warnings_span = chars(warnings);
-  const Spans spans{t.ts_, t.dur_, t.args_offset_, t.name_, t.parent_, t.correlation_, t.external_,
-                    t.linked_, t.detail_, t.depth_, t.category_, t.work_, t.tracks_, t.rows_,
-                    t.levels_, t.buckets_, t.collectives_, t.kernels_, t.ops_, t.memory_, t.flows_,
-                    t.counters_, t.steps_, t.string_offsets_, t.string_bytes_, t.gz_points_,
-                    t.gz_windows_, metadata_span, warnings_span};
+  const Spans spans{t.ts_,           t.dur_,         t.args_offset_, t.name_,
+                    t.parent_,       t.correlation_, t.external_,    t.linked_,
+                    t.detail_,       t.depth_,       t.category_,    t.work_,
+                    t.tracks_,       t.rows_,        t.levels_,      t.buckets_,
+                    t.collectives_,  t.kernels_,     t.ops_,         t.memory_,
+                    t.flows_,        t.counters_,    t.steps_,       t.string_offsets_,
+                    t.string_bytes_, t.gz_points_,   t.gz_windows_,  metadata_span,
+                    warnings_span};
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof kMagic);
   header.identity = identity;
@@ -180,7 +187,8 @@ void TraceImage::write(const Trace& trace, const std::filesystem::path& index,
     at = (at + span.size_bytes() + kAlign - 1) / kAlign * kAlign;
   });
   header.file_bytes = at;
-  header.header_hash = xxh3_64({reinterpret_cast<const char*>(&header), offsetof(Header, header_hash)});
+  header.header_hash =
+      xxh3_64({reinterpret_cast<const char*>(&header), offsetof(Header, header_hash)});
 
   auto temporary = index;
   temporary += "." + std::to_string(::getpid()) + ".tmp";
@@ -250,13 +258,18 @@ bool TraceImage::holds_together(const Trace& t) {
          below_n(t.flows_, &Flow::to) &&
          std::ranges::all_of(t.steps_, [&](const Step& s) { return s.track < tracks; }) &&
          std::ranges::all_of(t.counters_, [&](const auto& c) { return c.track < tracks; }) &&
-         std::ranges::all_of(t.memory_, [&](const auto& m) { return m.track == kNone || m.track < tracks; }) &&
-         std::ranges::all_of(t.gz_points_, [&](const GzPoint& p) {
-           return p.bits < 8 && p.window_size <= 32768 &&
-                  p.window <= t.gz_windows_.size() && p.window_size <= t.gz_windows_.size() - p.window;
-         }) &&
-         std::ranges::all_of(t.category_, [](uint8_t c) { return c <= static_cast<uint8_t>(Category::kSpan); }) &&
-         std::ranges::all_of(t.work_, [](uint8_t w) { return w <= static_cast<uint8_t>(Work::kSync); });
+         std::ranges::all_of(t.memory_,
+                             [&](const auto& m) { return m.track == kNone || m.track < tracks; }) &&
+         std::ranges::all_of(t.gz_points_,
+                             [&](const GzPoint& p) {
+                               return p.bits < 8 && p.window_size <= 32768 &&
+                                      p.window <= t.gz_windows_.size() &&
+                                      p.window_size <= t.gz_windows_.size() - p.window;
+                             }) &&
+         std::ranges::all_of(
+             t.category_, [](uint8_t c) { return c <= static_cast<uint8_t>(Category::kSpan); }) &&
+         std::ranges::all_of(t.work_,
+                             [](uint8_t w) { return w <= static_cast<uint8_t>(Work::kSync); });
 }
 
 std::optional<Trace> TraceImage::open(const std::filesystem::path& index,
@@ -276,18 +289,19 @@ std::optional<Trace> TraceImage::open(const std::filesystem::path& index,
     return std::nullopt;
   Trace t;
   std::span<const char> metadata, warnings;
-  const Spans spans{t.ts_, t.dur_, t.args_offset_, t.name_, t.parent_, t.correlation_, t.external_,
-                    t.linked_, t.detail_, t.depth_, t.category_, t.work_, t.tracks_, t.rows_,
-                    t.levels_, t.buckets_, t.collectives_, t.kernels_, t.ops_, t.memory_, t.flows_,
-                    t.counters_, t.steps_, t.string_offsets_, t.string_bytes_, t.gz_points_,
-                    t.gz_windows_, metadata, warnings};
+  const Spans spans{
+      t.ts_,           t.dur_,       t.args_offset_, t.name_,     t.parent_,      t.correlation_,
+      t.external_,     t.linked_,    t.detail_,      t.depth_,    t.category_,    t.work_,
+      t.tracks_,       t.rows_,      t.levels_,      t.buckets_,  t.collectives_, t.kernels_,
+      t.ops_,          t.memory_,    t.flows_,       t.counters_, t.steps_,       t.string_offsets_,
+      t.string_bytes_, t.gz_points_, t.gz_windows_,  metadata,    warnings};
   size_t number = 0;
   bool good = true;
   for_each_section(spans, [&](auto& span) {
     using T = std::remove_cvref_t<decltype(span[0])>;
     const auto& s = header.sections[number++];
-    good = good && s.element_bytes == sizeof(T) && s.offset % kAlign == 0 && s.offset <= file->size() &&
-           s.count <= (file->size() - s.offset) / sizeof(T);
+    good = good && s.element_bytes == sizeof(T) && s.offset % kAlign == 0 &&
+           s.offset <= file->size() && s.count <= (file->size() - s.offset) / sizeof(T);
     if (good) span = {reinterpret_cast<const T*>(file->bytes().data() + s.offset), s.count};
   });
   if (!good || !holds_together(t)) return std::nullopt;
@@ -315,9 +329,12 @@ std::filesystem::path TraceImage::index_beside(const std::filesystem::path& sour
 
 std::filesystem::path TraceImage::index_in_cache(const std::filesystem::path& source) {
   std::filesystem::path cache;
-  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg) cache = xdg;
-  else if (const char* home = std::getenv("HOME"); home && *home) cache = std::filesystem::path(home) / ".cache";
-  else return {};
+  if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg)
+    cache = xdg;
+  else if (const char* home = std::getenv("HOME"); home && *home)
+    cache = std::filesystem::path(home) / ".cache";
+  else
+    return {};
   const auto whole = std::filesystem::absolute(source).lexically_normal().string();
   return cache / "triptych" / "insight" / (hex64(xxh3_64(whole)) + ".mmidx");
 }

@@ -34,8 +34,8 @@ struct SourceIdentity {
 };
 SourceIdentity identify(const std::filesystem::path& path);
 
-/// The columns of a trace while they are made; becomes a Trace, which can be written as an index file
-/// and opened again by mapping it.
+/// The columns of a trace while they are made; becomes a Trace, which can be written as an index
+/// file and opened again by mapping it.
 class TraceImage {
  public:
   Column<int64_t> ts, dur;

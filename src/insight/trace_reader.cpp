@@ -111,7 +111,8 @@ bool resynchronise(Window& window) {
     window.set(brace);
     const auto status = looks_like_event(window.p(), window.end());
     if (status == ParseStatus::kOk) return true;
-    if (status == ParseStatus::kShort && window.end() - window.p() < kLook && window.more()) continue;
+    if (status == ParseStatus::kShort && window.end() - window.p() < kLook && window.more())
+      continue;
     if (status == ParseStatus::kShort) ++unfinished;
     window.set(window.p() + (unfinished > kPatience ? kLook : 1));
   }
@@ -159,8 +160,9 @@ std::optional<Json> read_member(Window& window) {
   for (;;) {
     const char* behind = skip_value(window.p(), window.end());
     // A bare number at the very end of the window may go on behind it.
-    if (behind < window.end() || (behind <= window.end() && window.p() < window.end() &&
-                                  (*window.p() == '"' || *window.p() == '{' || *window.p() == '['))) {
+    if (behind < window.end() ||
+        (behind <= window.end() && window.p() < window.end() &&
+         (*window.p() == '"' || *window.p() == '{' || *window.p() == '['))) {
       Json value = parse_tolerant({window.p(), static_cast<size_t>(behind - window.p())});
       window.set(std::max(behind, window.p() + 1));
       return value;
@@ -182,17 +184,20 @@ class Reader {
   }
 
   std::unique_ptr<TraceImage> read(ByteSource& source, uint64_t bytes, bool may_split) {
-    Window window(source, 0, may_split ? bytes : std::max<uint64_t>(bytes, bytes * 16), options_.progress);
+    Window window(source, 0, may_split ? bytes : std::max<uint64_t>(bytes, bytes * 16),
+                  options_.progress);
     if (window.p() + 3 <= window.end() && std::memcmp(window.p(), "\xEF\xBB\xBF", 3) == 0)
       window.set(window.p() + 3);
     require<DataError>(window.next_character(), path_.string(), ": is empty");
     const char first = *window.p();
-    require<DataError>(first == '{' || first == '[', path_.string(),
-                       ": begins with byte ", static_cast<int>(static_cast<unsigned char>(first)),
+    require<DataError>(first == '{' || first == '[', path_.string(), ": begins with byte ",
+                       static_cast<int>(static_cast<unsigned char>(first)),
                        "; a trace begins with '{' or '['");
     window.set(window.p() + 1);
-    if (first == '[') events(window, bytes, may_split);
-    else members(window, bytes, may_split);
+    if (first == '[')
+      events(window, bytes, may_split);
+    else
+      members(window, bytes, may_split);
     require<DataError>(found_events_, path_.string(), ": has no traceEvents; is it a trace?");
     if (const auto problem = drained_problem(source, window); !problem.empty()) {
       image_->warnings.push_back(problem);
@@ -238,8 +243,9 @@ class Reader {
     damaged_ += run.damaged;
   }
 
-  /// The rest of the file in as many parts as there are jobs. A part begins at the first event behind
-  /// its first byte; that guess was right when the part before arrives at exactly this place.
+  /// The rest of the file in as many parts as there are jobs. A part begins at the first event
+  /// behind its first byte; that guess was right when the part before arrives at exactly this
+  /// place.
   bool read_split(Window& window, uint64_t bytes) {
     struct Part {
       std::unique_ptr<EventSink> sink = std::make_unique<EventSink>();
@@ -256,7 +262,8 @@ class Reader {
       auto& part = parts[i];
       try {
         part.source = open_plain(path_, from + i * step);
-        part.window = std::make_unique<Window>(*part.source, from + i * step, kWindow, options_.progress);
+        part.window =
+            std::make_unique<Window>(*part.source, from + i * step, kWindow, options_.progress);
         if (i > 0 && !resynchronise(*part.window)) part.window->set(part.window->end());
         part.begin = part.window->offset();
         if (i + 1 < parts.size()) part.limit = from + (i + 1) * step + 1;
@@ -275,7 +282,8 @@ class Reader {
     for (size_t i = 0; i < parts.size(); ++i) {
       if (parts[i].failure) std::rethrow_exception(parts[i].failure);
       if (i + 1 < parts.size())
-        good = good && !parts[i].run.closed && !parts[i].run.truncated && parts[i].end == parts[i + 1].begin;
+        good = good && !parts[i].run.closed && !parts[i].run.truncated &&
+               parts[i].end == parts[i + 1].begin;
     }
     if (!good) return false;  // an odd file: from front to back then
     sinks_.clear();
@@ -312,7 +320,8 @@ class Reader {
         continue;
       }
       auto value = read_member(window);
-      if (value && image_->metadata.size() < kMostMembers) image_->metadata[name] = std::move(*value);
+      if (value && image_->metadata.size() < kMostMembers)
+        image_->metadata[name] = std::move(*value);
     }
     image_->facts.truncated = 1;
   }
@@ -348,8 +357,8 @@ Trace read_trace(const std::filesystem::path& path, const ReadOptions& options) 
     }
   }
   const auto source = open_source(path);
-  auto trace = TraceImage::finish(
-      Reader(path, options).read(*source, identity.bytes, !is_gzip(path)));
+  auto trace =
+      TraceImage::finish(Reader(path, options).read(*source, identity.bytes, !is_gzip(path)));
   if (options.write_index) {
     try {
       TraceImage::write(trace, beside, identity);

@@ -10,7 +10,7 @@ namespace triptych::insight {
 
 /// Progress of a load, and the means to end it; all members may be used from any thread.
 struct LoadProgress {
-  std::atomic<uint64_t> bytes_done{0};   ///< of the files as they lie on disk
+  std::atomic<uint64_t> bytes_done{0};  ///< of the files as they lie on disk
   std::atomic<uint64_t> bytes_total{0};
   std::atomic<uint32_t> files_done{0};
   std::atomic<uint32_t> files_total{0};
@@ -24,10 +24,10 @@ class Cancelled : public std::exception {
 };
 
 struct ReadOptions {
-  int jobs = 1;            ///< threads that parse one plain file in parts
+  int jobs = 1;                     ///< threads that parse one plain file in parts
   uint64_t split_bytes = 64 << 20;  ///< a file is not cut into parts below this
-  bool use_index = true;   ///< open `<file>.mmidx` when it belongs to the file
-  bool write_index = true; ///< write it after reading; beside the trace, else in the cache folder
+  bool use_index = true;            ///< open `<file>.mmidx` when it belongs to the file
+  bool write_index = true;  ///< write it after reading; beside the trace, else in the cache folder
   LoadProgress* progress = nullptr;
 };
 

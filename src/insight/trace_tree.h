@@ -10,8 +10,8 @@ namespace triptych::insight {
 
 // Walks over the nesting of a trace.
 
-/// Positions [first, last) of a row's events that may overlap [t0, t1): all that start before t1 and,
-/// from the last one that starts at or before t0, on. Times of the trace itself.
+/// Positions [first, last) of a row's events that may overlap [t0, t1): all that start before t1
+/// and, from the last one that starts at or before t0, on. Times of the trace itself.
 struct EventRange {
   EventId first = 0, last = 0;
 };
@@ -30,7 +30,8 @@ std::vector<int64_t> self_times(const Trace& t);
 EventId enclosing(const Trace& t, EventId e, Category category);
 
 /// Module path of an event on the host: names of the enclosing "nn.Module: ..." scopes or scopes of
-/// category `module`; the innermost path. Device work asks its launching call. "" when there is none.
+/// category `module`; the innermost path. Device work asks its launching call. "" when there is
+/// none.
 std::string module_of(const Trace& t, EventId e);
 
 /// The operator that launched a device event, or the event's own innermost operator; kNone.

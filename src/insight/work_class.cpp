@@ -40,7 +40,8 @@ bool is_wrapper(std::string_view name) {
 
 Work host_work(std::string_view name, Category category) {
   if (category == Category::kCollective) return Work::kCommunication;
-  if (category == Category::kUserAnnotation && name.starts_with("gloo:")) return Work::kCommunication;
+  if (category == Category::kUserAnnotation && name.starts_with("gloo:"))
+    return Work::kCommunication;
   if (category != Category::kCpuOp) return Work::kNone;
   if (is_wrapper(name)) return Work::kNone;
   if (starts_with_any(name, {"c10d::", "nccl:", "gloo:"})) return Work::kCommunication;
@@ -49,17 +50,21 @@ Work host_work(std::string_view name, Category category) {
 
 std::string_view kernel_class_name(KernelClass c) {
   static constexpr std::array<std::string_view, 14> kNames = {
-      "attention", "gemm",        "conv",   "norm",      "softmax",       "embedding", "optimizer",
-      "elementwise", "reduce",    "copy",   "communication", "memory",    "sync",      "other"};
+      "attention",   "gemm",   "conv", "norm",          "softmax", "embedding", "optimizer",
+      "elementwise", "reduce", "copy", "communication", "memory",  "sync",      "other"};
   return kNames[static_cast<size_t>(c)];
 }
 
 KernelClass kernel_class(std::string_view name) {
   switch (device_work(name)) {
-    case Work::kCommunication: return KernelClass::kCommunication;
-    case Work::kMemory: return KernelClass::kMemory;
-    case Work::kSync: return KernelClass::kSync;
-    default: break;
+    case Work::kCommunication:
+      return KernelClass::kCommunication;
+    case Work::kMemory:
+      return KernelClass::kMemory;
+    case Work::kSync:
+      return KernelClass::kSync;
+    default:
+      break;
   }
   std::string lower(name.substr(0, 4096));
   for (char& c : lower) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
@@ -73,8 +78,9 @@ KernelClass kernel_class(std::string_view name) {
       {KernelClass::kSoftmax, {"softmax"}},
       {KernelClass::kEmbedding, {"embedding", "gather", "index_select"}},
       {KernelClass::kOptimizer, {"adam", "multi_tensor", "foreach", "lamb"}},
-      {KernelClass::kElementwise, {"elementwise", "vectorized", "unrolled", "pointwise", "aten::mul",
-                                   "aten::add", "aten::sub", "aten::div", "silu", "gelu"}},
+      {KernelClass::kElementwise,
+       {"elementwise", "vectorized", "unrolled", "pointwise", "aten::mul", "aten::add", "aten::sub",
+        "aten::div", "silu", "gelu"}},
       {KernelClass::kReduce, {"reduce", "aten::sum", "aten::mean"}},
       {KernelClass::kCopy, {"copy", "cast", "catarray", "transpose", "aten::cat", "aten::to"}},
   };
@@ -93,8 +99,10 @@ std::string short_name(std::string_view name) {
     if ((c == '<' || c == '(') && !(c == '(' && name.substr(i).starts_with("(anonymous"))) {
       ++depth;
     } else if ((c == '>' && i > 0 && name[i - 1] != '-') || c == ')') {
-      if (depth > 0) --depth;
-      else out += c;
+      if (depth > 0)
+        --depth;
+      else
+        out += c;
     } else if (depth == 0) {
       out += c;
     }

@@ -19,8 +19,20 @@ Work host_work(std::string_view name, Category category);
 bool is_wrapper(std::string_view name);
 
 enum class KernelClass : uint8_t {
-  kAttention, kGemm, kConv, kNorm, kSoftmax, kEmbedding, kOptimizer, kElementwise, kReduce, kCopy,
-  kCommunication, kMemory, kSync, kOther
+  kAttention,
+  kGemm,
+  kConv,
+  kNorm,
+  kSoftmax,
+  kEmbedding,
+  kOptimizer,
+  kElementwise,
+  kReduce,
+  kCopy,
+  kCommunication,
+  kMemory,
+  kSync,
+  kOther
 };
 std::string_view kernel_class_name(KernelClass c);
 

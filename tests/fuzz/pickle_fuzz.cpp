@@ -8,7 +8,8 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
-    (void)triptych::insight::read_pickle({reinterpret_cast<const char*>(data), size}, "fuzz", {.values = 10000, .depth = 50});
+    (void)triptych::insight::read_pickle({reinterpret_cast<const char*>(data), size}, "fuzz",
+                                         {.values = 10000, .depth = 50});
   } catch (const triptych::DataError&) {
   }
   return 0;

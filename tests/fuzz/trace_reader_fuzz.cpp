@@ -1,4 +1,5 @@
-// A trace from anywhere: whatever comes, either columns whose positions are all inside, or a DataError.
+// A trace from anywhere: whatever comes, either columns whose positions are all inside, or a
+// DataError.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -35,7 +36,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       (void)module_of(t, e);
     }
     const auto times = split_window(lanes_of(t), t.begin_ns(), t.end_ns());
-    check(times.total == times.compute_only + times.overlapped + times.exposed + times.free + times.preparing);
+    check(times.total ==
+          times.compute_only + times.overlapped + times.exposed + times.free + times.preparing);
   } catch (const DataError&) {
   }
   return 0;

@@ -34,9 +34,11 @@ class Scratch {
 std::string events(std::string_view list) {
   return "{\"schemaVersion\": 1, \"traceEvents\": [" + std::string(list) + "]}";
 }
-std::string op(std::string_view name, std::string_view ts, std::string_view dur, std::string_view rest = "") {
-  return "{\"ph\":\"X\",\"cat\":\"cpu_op\",\"name\":\"" + std::string(name) + "\",\"pid\":1,\"tid\":2,\"ts\":" + std::string(ts) +
-         ",\"dur\":" + std::string(dur) + std::string(rest) + "}";
+std::string op(std::string_view name, std::string_view ts, std::string_view dur,
+               std::string_view rest = "") {
+  return "{\"ph\":\"X\",\"cat\":\"cpu_op\",\"name\":\"" + std::string(name) +
+         "\",\"pid\":1,\"tid\":2,\"ts\":" + std::string(ts) + ",\"dur\":" + std::string(dur) +
+         std::string(rest) + "}";
 }
 Trace read(std::string_view list) { return read_trace_text(events(list), "t.json"); }
 
@@ -48,7 +50,8 @@ EventId find(const Trace& t, std::string_view name) {
 }
 
 TEST(TraceReader, ReadsOneEvent) {
-  const auto t = read(op("aten::add", "5.001", "2", R"(,"args":{"External id":7,"Input Dims":[[2,3],[]]})"));
+  const auto t =
+      read(op("aten::add", "5.001", "2", R"(,"args":{"External id":7,"Input Dims":[[2,3],[]]})"));
   ASSERT_EQ(t.num_events(), 1u);
   EXPECT_EQ(t.ts(0), 5001);
   EXPECT_EQ(t.dur(0), 2000);
@@ -71,23 +74,30 @@ TEST_P(Times, AreExactNanoseconds) {
   ASSERT_EQ(t.num_events(), 1u) << GetParam().text;
   EXPECT_EQ(t.ts(0), GetParam().ns);
 }
-INSTANTIATE_TEST_SUITE_P(Texts, Times, testing::Values(
-    TimeCase{"0", 0}, TimeCase{"12", 12000}, TimeCase{"0.5", 500}, TimeCase{"-3.25", -3250},
-    TimeCase{"1764000000000123.457", 1764000000000123457},     // does not fit a double
-    TimeCase{"\"1764000000000123.457\"", 1764000000000123457},  // torch_npu writes words
-    TimeCase{"7.0004", 7000}, TimeCase{"7.0006", 7001}, TimeCase{"1.5e3", 1500000}));
+INSTANTIATE_TEST_SUITE_P(Texts, Times,
+                         testing::Values(TimeCase{"0", 0}, TimeCase{"12", 12000},
+                                         TimeCase{"0.5", 500}, TimeCase{"-3.25", -3250},
+                                         TimeCase{"1764000000000123.457",
+                                                  1764000000000123457},  // does not fit a double
+                                         TimeCase{"\"1764000000000123.457\"",
+                                                  1764000000000123457},  // torch_npu writes words
+                                         TimeCase{"7.0004", 7000}, TimeCase{"7.0006", 7001},
+                                         TimeCase{"1.5e3", 1500000}));
 
 TEST(TraceReader, TakesArraysAndObjects) {
-  const auto array = read_trace_text("[" + op("a", "1", "2") + "," + op("b", "5", "1") + "]", "t.json");
+  const auto array =
+      read_trace_text("[" + op("a", "1", "2") + "," + op("b", "5", "1") + "]", "t.json");
   EXPECT_EQ(array.num_events(), 2u);
-  const auto open = read_trace_text("[" + op("a", "1", "2") + "," + op("b", "5", "1") + ",", "t.json");
+  const auto open =
+      read_trace_text("[" + op("a", "1", "2") + "," + op("b", "5", "1") + ",", "t.json");
   EXPECT_EQ(open.num_events(), 2u);  // Chrome's form without an end
   EXPECT_TRUE(open.truncated());
 }
 
 TEST(TraceReader, ToleratesWhatRealFilesHold) {
-  const auto t = read(op("a", "1", "2", R"(,"args":{"x":NaN,"y":-Infinity,"External id":3,})") + ",," +
-                      op("b\n\x01 raw", "3", "1") + "," + op("c \\\"q\\\" \\u00e9\\ud83d\\ude00", "5", "1") + ",");
+  const auto t = read(op("a", "1", "2", R"(,"args":{"x":NaN,"y":-Infinity,"External id":3,})") +
+                      ",," + op("b\n\x01 raw", "3", "1") + "," +
+                      op("c \\\"q\\\" \\u00e9\\ud83d\\ude00", "5", "1") + ",");
   ASSERT_EQ(t.num_events(), 3u);
   EXPECT_EQ(t.external_id(find(t, "a")), 3u);
   EXPECT_EQ(t.arguments(find(t, "a"))["x"], "NaN");
@@ -96,8 +106,10 @@ TEST(TraceReader, ToleratesWhatRealFilesHold) {
 }
 
 TEST(TraceReader, LeavesOutWhatItCannotUse) {
-  const auto t = read(op("a", "1", "2") + R"(,{"ph":"X","name":"no time"},{"ph":"Z","name":"?"},{"name":"no phase"},17,"word",)" +
-                      op("b", "3", "2"));
+  const auto t =
+      read(op("a", "1", "2") +
+           R"(,{"ph":"X","name":"no time"},{"ph":"Z","name":"?"},{"name":"no phase"},17,"word",)" +
+           op("b", "3", "2"));
   EXPECT_EQ(t.num_events(), 2u);
   EXPECT_THAT(t.warnings(), testing::Contains(HasSubstr("without a usable time")));
   EXPECT_FALSE(t.truncated());
@@ -111,35 +123,43 @@ TEST(TraceReader, SkipsADamagedStretch) {
 
 TEST(TraceReader, DeepNestingCostsNothing) {
   const std::string deep = std::string(200000, '[') + std::string(200000, ']');
-  const auto t = read(op("a", "1", "2", ",\"args\":{\"x\":" + deep + "}") + "," + op("b", "3", "2"));
+  const auto t =
+      read(op("a", "1", "2", ",\"args\":{\"x\":" + deep + "}") + "," + op("b", "3", "2"));
   EXPECT_EQ(t.num_events(), 2u);
   const auto half = read(op("a", "1", "2") + ",{\"ph\":\"X\",\"args\":" + std::string(300000, '{'));
   EXPECT_EQ(half.num_events(), 1u);
 }
 
 TEST(TraceReader, HugeNumbersStayInRange) {
-  const auto t = read(op("a", "1", "2") + "," + op("b", "1e300", "1") + "," + op("c", "99999999999999999999999", "1") + "," +
-                      op("d", "2", "1e300") + "," + op("e", "3", "-5"));
+  const auto t = read(op("a", "1", "2") + "," + op("b", "1e300", "1") + "," +
+                      op("c", "99999999999999999999999", "1") + "," + op("d", "2", "1e300") + "," +
+                      op("e", "3", "-5"));
   EXPECT_EQ(t.name(0), "a");
   for (EventId e = 0; e < t.num_events(); ++e) EXPECT_GE(t.dur(e), 0);
 }
 
 TEST(TraceReader, DropsWhatLiesDaysAway) {
-  const auto t = read(op("zero", "0", "1") + "," + op("a", "1764000000000000", "2") + "," + op("b", "1764000000000009", "2"));
+  const auto t = read(op("zero", "0", "1") + "," + op("a", "1764000000000000", "2") + "," +
+                      op("b", "1764000000000009", "2"));
   EXPECT_EQ(t.num_events(), 2u);
   EXPECT_THAT(t.warnings(), testing::Contains(HasSubstr("days away")));
 }
 
 TEST(TraceReader, RefusesWhatIsNoTrace) {
-  EXPECT_THAT([] { read_trace_text("", "t.json"); }, testing::ThrowsMessage<DataError>(HasSubstr("t.json: is empty")));
-  EXPECT_THAT([] { read_trace_text("hello", "t.json"); }, testing::ThrowsMessage<DataError>(HasSubstr("begins with")));
-  EXPECT_THAT([] { read_trace_text("{\"a\": 1}", "t.json"); }, testing::ThrowsMessage<DataError>(HasSubstr("traceEvents")));
+  EXPECT_THAT([] { read_trace_text("", "t.json"); },
+              testing::ThrowsMessage<DataError>(HasSubstr("t.json: is empty")));
+  EXPECT_THAT([] { read_trace_text("hello", "t.json"); },
+              testing::ThrowsMessage<DataError>(HasSubstr("begins with")));
+  EXPECT_THAT([] { read_trace_text("{\"a\": 1}", "t.json"); },
+              testing::ThrowsMessage<DataError>(HasSubstr("traceEvents")));
 }
 
 TEST(TraceReader, NestsByContainment) {
-  // outer [0, 100], inside it a [10, 20], b [10, 15] in a; c sticks out by 0.4 us; d really overlaps.
-  const auto t = read(op("outer", "0", "100") + "," + op("b", "10", "5") + "," + op("a", "10", "10") + "," +
-                      op("c", "90", "10.4") + "," + op("d", "95", "50"));
+  // outer [0, 100], inside it a [10, 20], b [10, 15] in a; c sticks out by 0.4 us; d really
+  // overlaps.
+  const auto t =
+      read(op("outer", "0", "100") + "," + op("b", "10", "5") + "," + op("a", "10", "10") + "," +
+           op("c", "90", "10.4") + "," + op("d", "95", "50"));
   EXPECT_EQ(t.parent(find(t, "outer")), kNone);
   EXPECT_EQ(t.parent(find(t, "a")), find(t, "outer"));
   EXPECT_EQ(t.parent(find(t, "b")), find(t, "a"));
@@ -153,12 +173,14 @@ TEST(TraceReader, NestsByContainment) {
 }
 
 TEST(TraceReader, NeighboursThatRoundingOverlapsStayInOneRow) {
-  const auto t = read(op("a", "0", "10.0004") + "," + op("b", "10", "5") + "," + op("c", "15", "1"));
+  const auto t =
+      read(op("a", "0", "10.0004") + "," + op("b", "10", "5") + "," + op("c", "15", "1"));
   for (const auto* name : {"a", "b", "c"}) EXPECT_EQ(t.depth(find(t, name)), 0u) << name;
 }
 
 TEST(TraceReader, PairsBeginAndEnd) {
-  const auto t = read(R"({"ph":"B","name":"x","pid":1,"tid":1,"ts":1},{"ph":"B","name":"y","pid":1,"tid":1,"ts":2},
+  const auto t = read(
+      R"({"ph":"B","name":"x","pid":1,"tid":1,"ts":1},{"ph":"B","name":"y","pid":1,"tid":1,"ts":2},
     {"ph":"E","pid":1,"tid":1,"ts":4},{"ph":"E","pid":1,"tid":1,"ts":9},{"ph":"E","pid":1,"tid":1,"ts":11})");
   ASSERT_EQ(t.num_events(), 2u);
   EXPECT_EQ(t.dur(find(t, "x")), 8000);
@@ -189,14 +211,16 @@ TEST(TraceReader, LinksLaunchesAndFlows) {
 }
 
 TEST(TraceReader, WithoutLaunchesKernelsFollowTheExternalId) {
-  const auto t = read(op("aten::mm", "0", "10", R"(,"args":{"External id":5})") +
-                      R"(,{"ph":"X","cat":"kernel","name":"gemm","pid":0,"tid":7,"ts":20,"dur":4,"args":{"External id":5,"stream":7}})");
+  const auto t = read(
+      op("aten::mm", "0", "10", R"(,"args":{"External id":5})") +
+      R"(,{"ph":"X","cat":"kernel","name":"gemm","pid":0,"tid":7,"ts":20,"dur":4,"args":{"External id":5,"stream":7}})");
   EXPECT_EQ(op_of(t, find(t, "gemm")), find(t, "aten::mm"));
 }
 
 TEST(TraceReader, ReadsCollectivesMemoryCountersSteps) {
   const auto t = read(
-      op("ProfilerStep#3", "0", "100") + R"(,{"ph":"X","cat":"user_annotation","name":"ProfilerStep#4","pid":1,"tid":2,"ts":100,"dur":50},
+      op("ProfilerStep#3", "0", "100") +
+      R"(,{"ph":"X","cat":"user_annotation","name":"ProfilerStep#4","pid":1,"tid":2,"ts":100,"dur":50},
       {"ph":"X","cat":"user_annotation","name":"ProfilerStep#3","pid":1,"tid":2,"ts":0,"dur":100},
       {"ph":"X","cat":"mm_comm","name":"dp allreduce","pid":1,"tid":9,"ts":5,"dur":10,"args":{"Collective name":"allreduce","In msg nelems":1024,
        "Out msg nelems":1024,"dtype":"Float","Group size":2,"Process Group Name":"dp0","Process Group Ranks":"[0, 1]","Group tag":"dp","Seq":4,"Wait us":1.5}},
@@ -245,10 +269,12 @@ TEST(TraceReader, UnderstandsTorchNpu) {
   EXPECT_EQ(t.ts(find(t, "aten::matmul")), 1764000000000010125);
 }
 
-/// Cut anywhere, the text gives all events that were whole before the cut, and never fails otherwise than
-/// by saying that there is no trace in it.
+/// Cut anywhere, the text gives all events that were whole before the cut, and never fails
+/// otherwise than by saying that there is no trace in it.
 TEST(TraceReader, CutAtEveryByte) {
-  const auto whole = synthetic_traces({.data = 1, .steps = 1, .layers = 1, .ops_per_layer = 1, .micro_batches = 1}).front();
+  const auto whole =
+      synthetic_traces({.data = 1, .steps = 1, .layers = 1, .ops_per_layer = 1, .micro_batches = 1})
+          .front();
   const auto all = read_trace_text(whole, "t.json");
   size_t before = 0;
   for (size_t cut = 0; cut < whole.size(); ++cut) {
@@ -258,7 +284,9 @@ TEST(TraceReader, CutAtEveryByte) {
       EXPECT_GE(records, before) << "cut at " << cut;
       EXPECT_LE(records, all.num_events() + all.memory().size());
       before = records;
-      if (cut + 3 < whole.size()) EXPECT_TRUE(t.truncated()) << "cut at " << cut;
+      if (cut + 3 < whole.size()) {
+        EXPECT_TRUE(t.truncated()) << "cut at " << cut;
+      }
     } catch (const DataError&) {
       EXPECT_LT(cut, whole.find("traceEvents") + 16);
     }
@@ -268,13 +296,15 @@ TEST(TraceReader, CutAtEveryByte) {
 
 void gzip(const fs::path& path, std::string_view text) {
   gzFile file = gzopen(path.c_str(), "wb6");
-  ASSERT_EQ(gzwrite(file, text.data(), static_cast<unsigned>(text.size())), static_cast<int>(text.size()));
+  ASSERT_EQ(gzwrite(file, text.data(), static_cast<unsigned>(text.size())),
+            static_cast<int>(text.size()));
   gzclose(file);
 }
 
 TEST(TraceReader, GzEqualsPlainAndArgumentsAreFoundAgain) {
   Scratch folder;
-  const auto text = synthetic_traces({.data = 1, .steps = 40, .layers = 12, .micro_batches = 8}).front();
+  const auto text =
+      synthetic_traces({.data = 1, .steps = 40, .layers = 12, .micro_batches = 8}).front();
   ASSERT_GT(text.size(), size_t{20} << 20);  // several access points
   gzip(folder / "a.json.gz", text);
   std::ofstream(folder / "a.json", std::ios::binary) << text;
@@ -302,11 +332,15 @@ TEST(TraceReader, TornGzGivesItsBeginning) {
 
 TEST(TraceReader, PartsEqualTheWhole) {
   Scratch folder;
-  const auto text = synthetic_traces({.data = 1, .steps = 8, .layers = 16, .micro_batches = 8}).front();
+  const auto text =
+      synthetic_traces({.data = 1, .steps = 8, .layers = 16, .micro_batches = 8}).front();
   ASSERT_GT(text.size(), size_t{8} << 20);
   std::ofstream(folder / "a.json", std::ios::binary) << text;
-  const auto one = read_trace(folder / "a.json", {.jobs = 1, .use_index = false, .write_index = false});
-  const auto many = read_trace(folder / "a.json", {.jobs = 3, .split_bytes = 1 << 20, .use_index = false, .write_index = false});
+  const auto one =
+      read_trace(folder / "a.json", {.jobs = 1, .use_index = false, .write_index = false});
+  const auto many =
+      read_trace(folder / "a.json",
+                 {.jobs = 3, .split_bytes = 1 << 20, .use_index = false, .write_index = false});
   ASSERT_EQ(one.num_events(), many.num_events());
   EXPECT_EQ(one.memory().size(), many.memory().size());
   EXPECT_EQ(one.metadata(), many.metadata());

@@ -7,22 +7,23 @@
 
 namespace triptych::insight {
 
-/// Traces of a made-up training run with known faults, in the form that Kineto writes. The same seed
-/// gives the same bytes. A small simulation makes the ranks agree: a collective ends for all when the
-/// last one has come and the slowest link is done; a message arrives when its link has carried it.
+/// Traces of a made-up training run with known faults, in the form that Kineto writes. The same
+/// seed gives the same bytes. A small simulation makes the ranks agree: a collective ends for all
+/// when the last one has come and the slowest link is done; a message arrives when its link has
+/// carried it.
 struct SyntheticOptions {
-  int data = 2;           ///< ranks of a data-parallel group
-  int pipeline = 1;       ///< stages; rank = stage * data + data rank
+  int data = 2;      ///< ranks of a data-parallel group
+  int pipeline = 1;  ///< stages; rank = stage * data + data rank
   int ranks_per_host = 8;
   int steps = 4;
   int layers = 6;         ///< per stage
   int ops_per_layer = 5;  ///< operators (and kernels) of one layer's forward
   int micro_batches = 4;
-  bool device = true;     ///< kernels on streams; false: a run on the CPU with mm_comm records
-  bool overlap = true;    ///< gradients are reduced while backward goes on
-  bool memory = true;     ///< allocation records
+  bool device = true;   ///< kernels on streams; false: a run on the CPU with mm_comm records
+  bool overlap = true;  ///< gradients are reduced while backward goes on
+  bool memory = true;   ///< allocation records
   bool shapes = true;
-  bool fractions = true;  ///< times with three decimals; false: whole microseconds
+  bool fractions = true;             ///< times with three decimals; false: whole microseconds
   int64_t compute_ns = 200000;       ///< one operator
   int64_t gradient_bytes = 4 << 20;  ///< of one layer
   int64_t message_bytes = 8 << 20;   ///< between stages
