@@ -573,6 +573,36 @@ TEST(Pickle, ReadsDataAndRefusesCode) {
   EXPECT_THROW(read_pickle(cycle, "s"), DataError);
 }
 
+// ---- a real trace
+
+TEST(RealTrace, TwoGlooRanks) {
+  const auto run = load_run(fs::path(TRIPTYCH_SOURCE_DIR) / "tests/insight/two_gloo_ranks");
+  ASSERT_EQ(run->ranks(), (std::vector<int64_t>{0, 1}));
+  EXPECT_EQ(run->world_size(), 2);
+  const auto steps = step_times(*run);
+  ASSERT_EQ(steps.size(), 6u);
+  for (const auto& s : steps) {
+    EXPECT_EQ(s.total, s.compute_only + s.overlapped + s.exposed + s.free + s.preparing);
+    EXPECT_GT(s.compute, 0);
+    EXPECT_GT(s.communication, 0);
+  }
+  const auto calls = match_calls(*run);
+  EXPECT_EQ(calls.source, "gloo");
+  EXPECT_TRUE(calls.mismatches.empty());
+  int64_t reduces = 0, messages = 0, bytes = 0;
+  for (const auto& call : calls.calls) {
+    reduces += call.type == "all_reduce";
+    messages += call.type == "send_recv";
+    bytes += call.type == "all_reduce" ? call.bytes : 0;
+    EXPECT_EQ(call.parts.size(), 2u);
+  }
+  EXPECT_EQ(reduces, 12);  // four parameters, three steps
+  EXPECT_EQ(messages, 3);
+  EXPECT_EQ(bytes, 3 * 4 * (32 * 64 + 64 + 64 * 8 + 8));  // all gradients in fp32
+  EXPECT_GT(Queries(run).memory_peak({})["allocated"].get<int64_t>(), 0);
+  EXPECT_TRUE(Queries(run).findings({})["findings"].empty());
+}
+
 // ---- the command
 
 struct Output {
