@@ -584,7 +584,7 @@ TEST_F(Runs, APipelineGoesOnAsAnyOtherLayout) {
            {"", pipeline + "--set parallel.virtual=2"},
            {pipeline + "--set parallel.virtual=2", pipeline + "--set parallel.schedule=zb_h1"}}) {
     const auto file = run_file("changed", "", fp32);
-    train(file, before + "--set train.steps=4 --overwrite --set checkpoint.resume=none");
+    train(file, before + " --set train.steps=4 --overwrite --set checkpoint.resume=none");
     train(file, after + " --set train.validate_every=0");
     const auto changed = losses(rows("changed"));
     ASSERT_EQ(changed.size(), one.size());
