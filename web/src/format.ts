@@ -75,6 +75,7 @@ export function exact(field: string, value: Json | undefined): string {
 
 /** "exposed_comm_ns" -> "exposed comm". */
 export function title(field: string): string {
+  if (field === "t") return "time";
   return field.replace(/_(ns|bytes)$/, "").replaceAll("_", " ");
 }
 

@@ -11,6 +11,7 @@ export interface LineOptions {
   stacked?: boolean;
   showX: (x: number) => string;
   showY: (y: number) => string;
+  unit?: number;                        // ticks are round multiples of it, such as MiB
   step?: boolean;                       // a value holds until the next
 }
 
@@ -79,7 +80,9 @@ export function lineChart(start: Curve[], options: LineOptions): LineChart {
     context.fillStyle = color("muted");
     context.textBaseline = "middle";
     context.textAlign = "right";
-    for (const y of ticks(low, high, 4)) {
+    const unit = options.unit ?? 1;
+    for (const part of ticks(low / unit, high / unit, 4)) {
+      const y = part * unit;
       context.beginPath();
       context.moveTo(left, py(y));
       context.lineTo(width - right, py(y));
@@ -88,7 +91,10 @@ export function lineChart(start: Curve[], options: LineOptions): LineChart {
     }
     context.textAlign = "center";
     context.textBaseline = "alphabetic";
-    for (const x of ticks(x0, x1, Math.max(2, width / 140))) context.fillText(options.showX(x), px(x), height - 5);
+    for (const x of ticks(x0, x1, Math.max(2, width / 140))) {
+      const text = options.showX(x), half = context.measureText(text).width / 2;
+      context.fillText(text, Math.min(px(x), width - half - 2), height - 5);
+    }
 
     context.save();
     context.beginPath();

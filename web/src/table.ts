@@ -2,7 +2,7 @@
 // columns, copying and CSV work on all rows.
 import { button, download, h, replace } from "./dom";
 import type { Json, Row } from "./format";
-import { csv, exact, kindOf, rowsOf, show, textOf, title, tsv } from "./format";
+import { csv, exact, rowsOf, show, textOf, title, tsv } from "./format";
 import { t } from "./strings";
 
 export interface TableOptions {
@@ -86,7 +86,7 @@ export function table(source: Json | undefined, options: TableOptions): HTMLElem
       if (row === undefined) continue;
       elements.push(h("tr", {
         class: i === active ? "active" : "",
-        attrs: { "aria-rowindex": i + 2, "aria-selected": i === active },
+        attrs: { "aria-rowindex": i + 2, "aria-selected": String(i === active) },
         on: { click: () => { active = i; drawRows(); }, dblclick: () => { options.onOpen?.(row); } },
       }, ...columns.map((column) => cell(row, column))));
     }
@@ -97,9 +97,9 @@ export function table(source: Json | undefined, options: TableOptions): HTMLElem
   function drawHead(): void {
     replace(head, ...visible().map((column) => {
       const up = sort === column, down = sort === `-${column}`;
-      return h("th", { attrs: { scope: "col", "aria-sort": up ? "ascending" : down ? "descending" : "none" } },
+      const number = all.some((row) => typeof row[column] === "number");
+      return h("th", { class: number ? "num" : "", attrs: { scope: "col", "aria-sort": up ? "ascending" : down ? "descending" : "none" } },
         button(`${title(column)}${up ? " ▲" : down ? " ▼" : ""}`, () => {
-          const number = kindOf(column) !== "text" && all.some((row) => typeof row[column] === "number");
           sort = down ? column : up ? `-${column}` : number ? `-${column}` : column;
           update();
           [...head.querySelectorAll("button")][visible().indexOf(column)]?.focus();

@@ -97,6 +97,8 @@ test("lanes: pins stand first, moved lanes stay in their rank, collapsed ones ha
   assert.deepEqual(keys(), ["t3", "r0", "t2", "t1", "r1", "t4"]);
   lanes.move("t2", -1);
   assert.deepEqual(keys(), ["t3", "r0", "t2", "t1", "r1", "t4"]);
+  lanes.move("t4", -1);
+  assert.deepEqual(keys(), ["t3", "r0", "t2", "t1", "r1", "t4"], "a pinned lane is no neighbour");
   lanes.toggle("t1");
   assert.equal(lanes.laneOf(1).rows, 1);
   lanes.toggle("r0");

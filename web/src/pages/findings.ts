@@ -2,7 +2,7 @@
 import type { Child } from "../dom";
 import { h } from "../dom";
 import type { Row } from "../format";
-import { isRow, rowsOf, show, textOf, title } from "../format";
+import { isRow, percent, rowsOf, show, textOf, title } from "../format";
 import { hashOf, load } from "../parts";
 import { hashLink } from "../state";
 import { t } from "../strings";
@@ -20,10 +20,10 @@ export function findingList(document: Row): Child[] {
 function one(finding: Row): HTMLElement {
   const link = hashOf(finding);
   const evidence = finding["evidence"];
-  return h("div", { class: `finding ${textOf(finding["severity"])}` },
+  return h("div", { class: "finding" },
     h("strong", {}, title(textOf(finding["kind"]))), " ",
     ...(["rank", "step", "src", "dst"] as const).map((name) => typeof finding[name] === "number" && h("span", { class: "chip" }, `${title(name)} ${finding[name]}`)),
-    textOf(finding["severity"]) !== "" && h("span", { class: "chip" }, textOf(finding["severity"])),
+    typeof finding["severity"] === "number" && h("span", { class: "chip", title: t("Share of the step that it costs, about") }, percent(finding["severity"])),
     h("p", {}, textOf(finding["words"])),
     isRow(evidence) && h("p", { class: "muted" }, Object.entries(evidence).filter(([, value]) => value === null || typeof value !== "object")
       .map(([name, value]) => `${title(name)} ${show(name, value)}`).join(" · ")),

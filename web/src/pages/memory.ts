@@ -27,9 +27,9 @@ function curve(document: Row): Child[] {
   return [
     h("p", { class: "muted" }, `${t("rank")} ${textOf(document["rank"])} · ${textOf(document["device"])}`),
     isRow(peak) && facts(peak),
-    lineChart(whole, { label: t("Memory over time"), height: 200, step: true, showX: time, showY: bytes }).element,
+    lineChart(whole, { label: t("Memory over time"), height: 200, step: true, showX: time, showY: bytes, unit: 1 << 20 }).element,
     stacked.length > 0 && h("h3", {}, t("By category")),
-    stacked.length > 0 && lineChart(stacked, { label: t("By category"), height: 240, stacked: true, showX: time, showY: bytes }).element,
+    stacked.length > 0 && lineChart(stacked, { label: t("By category"), height: 240, stacked: true, showX: time, showY: bytes, unit: 1 << 20 }).element,
   ];
 }
 
@@ -49,7 +49,7 @@ function snapshot(document: Row): Child[] {
   const devices = rowsOf(document["devices"]);
   return [
     timeline.length > 1 && lineChart([{ name: "allocated", x: x.map((at) => at - x0), y: timeline.map((point) => numberOf(point["allocated"])) }],
-      { label: t("Memory over time"), height: 200, step: true, showX: time, showY: bytes }).element,
+      { label: t("Memory over time"), height: 200, step: true, showX: time, showY: bytes, unit: 1 << 20 }).element,
     ...generic(document, ["timeline", "rows", "devices"], "snapshot"),
     ...devices.flatMap((device) => [h("h3", {}, `${t("Device")} ${textOf(device["device"])}`), facts(device, ["reserved", "allocated", "largest_free"]),
       rowsTable("segments", device["segments"], { sort: "-total", height: 240 })]),

@@ -51,7 +51,7 @@ export function overviewPage(root: HTMLElement, context: PageContext): void {
       const rows = rowsOf(document["rows"]);
       return [...barsOf(rows, by, (row) => {
         if (by === "rank") { state.set({ rank: textOf(row["rank"]), by: "step" }); fill(); }
-      }), rowsTable(`summary-${by}`, rows, { height: 300, hidden: ["begin_ns", "stage_ns", "exposed_without_bubble_ns", "memory_copy_ns", "sync_ns"] })];
+      }), rowsTable(`summary-${by}`, rows, { height: 300, columns: ["rank", "step"], hidden: ["begin_ns", "stage_ns", "exposed_without_bubble_ns", "memory_copy_ns", "sync_ns"] })];
     }, signal);
     body.replaceChildren(
       scopeBar(info, fill),

@@ -67,35 +67,35 @@ function widthOf(document: Row): number {
   return width > 1 ? width : 8;
 }
 
-interface Action { stage: number; start: number; end: number; kind: string; micro: number; row: Row }
+interface Action { line: string; start: number; end: number; kind: string; micro: number; row: Row }
 
+/** Actions of all stages; replicas of one stage have a line each. */
 function actionsOf(document: Row): Action[] {
-  const rows = rowsOf(document["stages"]).flatMap((stage) => rowsOf(stage["actions"]));
-  return rows.map((row) => {
-    const start = numberOf(row["begin_ns"]);
-    return { stage: numberOf(row["stage"]), start, end: numberOf(row["end_ns"]), kind: textOf(row["kind"]), micro: numberOf(row["micro_batch"]), row };
-  });
+  return rowsOf(document["stages"]).flatMap((stage) => rowsOf(stage["actions"]).map((row) => ({
+    line: `${t("stage")} ${textOf(stage["stage"])} · ${textOf(stage["rank"])}`, start: numberOf(row["begin_ns"]), end: numberOf(row["end_ns"]),
+    kind: textOf(row["kind"]), micro: numberOf(row["micro_batch"]), row,
+  })));
 }
 
 function gantt(actions: readonly Action[]): HTMLElement {
-  const stages = [...new Set(actions.map((action) => action.stage))].sort((a, b) => a - b);
+  const lines = [...new Set(actions.map((action) => action.line))];
   const t0 = Math.min(...actions.map((action) => action.start)), t1 = Math.max(...actions.map((action) => action.end));
-  const left = 64, bar = 34;
+  const left = 84, bar = 30;
   const x = (at: number, width: number): number => left + ((at - t0) / Math.max(1, t1 - t0)) * (width - left - 8);
-  const chart = plot(t("Pipeline, one line a stage"), stages.length * bar + 22, (context, width, height) => {
+  const chart = plot(t("Pipeline, one line a stage and rank"), lines.length * bar + 22, (context, width, height) => {
     context.textBaseline = "middle";
     context.fillStyle = color("muted");
     context.textAlign = "center";
     for (const at of ticks(0, t1 - t0, 7)) context.fillText(time(at), x(at + t0, width), height - 8);
-    stages.forEach((stage, s) => {
+    lines.forEach((line, s) => {
       context.textAlign = "right";
       context.fillStyle = color("text");
-      context.fillText(`${t("stage")} ${stage}`, left - 6, s * bar + bar / 2);
+      context.fillText(line, left - 6, s * bar + bar / 2);
       context.fillStyle = color("panel");
       context.fillRect(left, s * bar + 3, width - left - 8, bar - 6);
     });
     for (const action of actions) {
-      const y = stages.indexOf(action.stage) * bar, forward = action.kind.startsWith("F");
+      const y = lines.indexOf(action.line) * bar, forward = action.kind.startsWith("F");
       const from = x(action.start, width), length = Math.max(1, x(action.end, width) - from);
       // Forward stands in the upper part, backward over the whole height: not told by colour alone.
       const top = y + (forward ? 3 : 8), high = bar - 11;
@@ -114,9 +114,9 @@ function gantt(actions: readonly Action[]): HTMLElement {
   });
   chart.canvas.addEventListener("mousemove", (event) => {
     const box = chart.canvas.getBoundingClientRect();
-    const stage = stages[Math.floor((event.clientY - box.top) / bar)];
+    const line = lines[Math.floor((event.clientY - box.top) / bar)];
     const at = t0 + ((event.clientX - box.left - left) / (box.width - left - 8)) * (t1 - t0);
-    const hit = actions.find((action) => action.stage === stage && action.start <= at && at <= action.end);
+    const hit = actions.find((action) => action.line === line && action.start <= at && at <= action.end);
     chart.canvas.title = hit === undefined ? "" : Object.entries(hit.row).map(([name, value]) => `${title(name)}: ${show(name, value)}`).join("\n");
   });
   return chart.element;

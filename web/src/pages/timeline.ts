@@ -54,9 +54,9 @@ export async function timelinePage(root: HTMLElement, { signal }: PageContext): 
     void panel.slice(hit.id);
   };
   /** Shows an event known by its id, wherever it is. */
-  const open = async (id: number): Promise<void> => {
+  const open = async (id: number, turn = true): Promise<void> => {
     showPanel(true);
-    const slice = await panel.slice(id);
+    const slice = await panel.slice(id, turn);
     if (slice === null) return;
     const track = numberOf(slice["track"]), start = numberOf(slice["start_ns"]), dur = numberOf(slice["duration_ns"]);
     view.reveal(track, start, dur);
@@ -97,7 +97,7 @@ export async function timelinePage(root: HTMLElement, { signal }: PageContext): 
     if (found.length === 0) return;
     position = (position + (forward ? 1 : -1) + found.length) % found.length;
     message.textContent = `${position + 1} / ${found.length}`;
-    void open(numberOf(found[position]?.["id"]));
+    void open(numberOf(found[position]?.["id"]), false);  // the list of matches stays in view
   };
   search.addEventListener("keydown", (event) => {
     if (event.key === "Enter") void runSearch().then(() => { if (!event.shiftKey) stepMatch(true); view.canvas.focus(); });

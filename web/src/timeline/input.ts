@@ -74,6 +74,7 @@ export function attachInput(view: TimelineView, actions: Actions): () => void {
   const press = (event: KeyboardEvent): void => {
     const target = event.target;
     if (target instanceof HTMLInputElement || target instanceof HTMLSelectElement || target instanceof HTMLTextAreaElement) return;
+    if (document.querySelector("dialog[open]") !== null && event.key !== "?") return;
     const moves = ["w", "a", "s", "d", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"];
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (event.ctrlKey && key === "f") { actions.search(); event.preventDefault(); return; }

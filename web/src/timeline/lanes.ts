@@ -78,7 +78,7 @@ export class Lanes {
   move(key: string, by: number): void {
     const pinned = this.pins.includes(key);
     const rank = this.ranks.find((r) => r.tracks.some((track) => `t${track.id}` === key));
-    const keys = pinned ? [...this.pins] : rank === undefined ? [] : this.sorted(rank).map((track) => `t${track.id}`);
+    const keys = pinned ? [...this.pins] : rank === undefined ? [] : this.sorted(rank).map((track) => `t${track.id}`).filter((k) => !this.pins.includes(k));
     const from = keys.indexOf(key), to = from + by;
     if (from < 0 || to < 0 || to >= keys.length) return;
     keys.splice(from, 1);

@@ -54,8 +54,9 @@ export class Panel {
     return h("div", { class: "relation" }, h("span", { class: "muted" }, `${name} (${list.length}): `), ...list.slice(0, 40).map((slice) => this.link(slice)));
   }
 
-  async slice(id: number): Promise<Row | null> {
-    this.show("slice");
+  /** Fills the tab of one event; `turn` also shows it. */
+  async slice(id: number, turn = true): Promise<Row | null> {
+    if (turn) this.show("slice");
     this.fill("slice", h("p", { class: "muted" }, t("Loading…")));
     try {
       const slice = await ask(`slice/${id}`);
