@@ -5,8 +5,8 @@ import fs from "node:fs";
 import { closeBrowser, openPage, startViewer, syntheticRun } from "../web/tests/harness.mjs";
 
 const events = Number(process.argv[2] ?? 5e6);
-// Two ranks; about 21 records an operator and micro-batch on a rank, kernels, launches and memory included.
-const run = syntheticRun({ data: 2, steps: 10, layers: 30, ops: 10, micro_batches: Math.max(1, Math.round(events / 2 / (10 * 30 * 10 * 10.5))) });
+// Two ranks; about six records an operator and micro-batch on a rank, kernels, launches and memory included.
+const run = syntheticRun({ data: 2, steps: 10, layers: 30, ops: 10, micro_batches: Math.max(1, Math.round(events / 2 / (10 * 30 * 10 * 6.05))) });
 const began = Date.now();
 const viewer = await startViewer(run);
 const opened = await openPage(`${viewer.url}#timeline`);

@@ -204,7 +204,7 @@ struct HttpServer::Impl {
     HttpReply reply;
     try {
       reply = handler(own);
-    } catch (const UsageError& error) {
+    } catch (const Error& error) {  // what the asker can put right, such as a wrong expression
       reply = http_error(400, "request", error.what());
     } catch (const std::exception& error) {
       reply = http_error(500, "internal", error.what());

@@ -51,7 +51,7 @@ struct HttpOptions {
 
 /// An HTTP/1.1 server for one page on this machine. It checks Host, Origin, token and sizes, sets
 /// the security headers, packs long answers, and gives the rest to one handler, which may be called
-/// from many threads at a time. Exceptions of the handler become answers: UsageError 400, else 500.
+/// from many threads at a time. Exceptions of the handler become answers: Error 400, else 500.
 class HttpServer {
  public:
   using Handler = std::function<HttpReply(const HttpRequest&)>;

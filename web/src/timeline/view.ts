@@ -22,6 +22,12 @@ export interface Hit {
 }
 export interface Range { t0: number; t1: number; tracks: number[] | null }  // null: all tracks
 
+/** A search for this name; long ones are only shown in part, and are searched by their beginning. */
+function exactName(name: string): string {
+  const pattern = `/^${name.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&")}$/`;
+  return pattern.length <= 512 && !name.endsWith("…") ? pattern : name.slice(0, 200);
+}
+
 export class TimelineView {
   t0: number;
   t1: number;
@@ -206,7 +212,7 @@ export class TimelineView {
     const original = reference.start - this.shiftOf(reference.file);
     for (const rank of this.ranks) {
       if (rank.file === reference.file) continue;
-      const found = await ask("search", { q: `name:${reference.name}`, rank: rank.rank, limit: 2000 }).catch(() => null);
+      const found = await ask("search", { q: exactName(reference.name), rank: rank.rank, limit: 2000 }).catch(() => null);
       const matches = rowsOf(found?.["matches"]).filter((match) => match["name"] === reference.name);
       let nearest: Row | null = null;
       for (const match of matches) {
