@@ -14,19 +14,24 @@ namespace {
 
 constexpr std::string_view kImageTag = "<image>", kVideoTag = "<video>";
 
+/// The first bytes of UTF-8 text, cut between characters.
+std::string cut(const std::string& text, size_t bytes) {
+  size_t end = std::min(text.size(), bytes);
+  while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {
+    --end;
+  }
+  return text.substr(0, end);
+}
+
 /// A value in few words, for messages.
 std::string shown(const Json* value) {
   if (value == nullptr) return "nothing";
   if (value->is_string()) {
     const auto& text = value->get_ref<const std::string&>();
     if (text.empty()) return "an empty string";
-    // Cut between characters, not inside one.
-    size_t end = std::min<size_t>(text.size(), 40);
-    while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {
-      --end;
-    }
-    auto quoted = dump_json(Json(text.substr(0, end)));  // escapes control characters
-    return end < text.size() ? quoted + "..." : quoted;
+    const auto begin = cut(text, 40);
+    auto quoted = dump_json(Json(begin));  // escapes control characters
+    return begin.size() < text.size() ? quoted + "..." : quoted;
   }
   if (value->is_null()) return "null";
   if (value->is_object()) return "an object";
@@ -229,8 +234,7 @@ class Converter {
     std::string keys;
     for (const auto& item : record_.items()) {
       if (keys.size() > 60) return fmt::format("the keys {}...", keys);
-      keys +=
-          fmt::format("{}{}", keys.empty() ? "" : ", ", dump_json(Json(item.key().substr(0, 30))));
+      keys += fmt::format("{}{}", keys.empty() ? "" : ", ", dump_json(Json(cut(item.key(), 30))));
     }
     return fmt::format("the keys {}", keys);
   }

@@ -103,7 +103,8 @@ struct EventSink {
   };
   struct Hash {
     size_t operator()(const Key& k) const {
-      return static_cast<size_t>(k.pid * 0x9E3779B97F4A7C15ll + (k.tid ^ (k.tid >> 31)) * 31);
+      const auto pid = static_cast<uint64_t>(k.pid), tid = static_cast<uint64_t>(k.tid);
+      return pid * 0x9E3779B97F4A7C15u + (tid ^ (tid >> 31)) * 31;
     }
   };
   std::unordered_map<Key, uint32_t, Hash> index_;

@@ -85,7 +85,8 @@ class Finder {
     }
     std::vector<std::vector<int64_t>> out;
     // A group that contains others (the whole world of a pipeline run) compares unlike stages.
-    for (const auto& [members, unused] : sets) {
+    for (const auto& set : sets) {
+      const auto& members = set.first;
       const bool widest_of_pipeline =
           has_messages() && std::ranges::any_of(sets, [&](const auto& other) {
             return other.first.size() < members.size() &&

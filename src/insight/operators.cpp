@@ -18,12 +18,10 @@ namespace triptych::insight {
 namespace {
 
 bool contains_any_case(std::string_view text, std::string_view part) {
-  return std::ranges::search(
-             text, part, {}, [](char c) { return std::tolower(static_cast<unsigned char>(c)); },
-             [](char c) {
-               return std::tolower(static_cast<unsigned char>(c));
-             }).begin() != text.end() ||
-         part.empty();
+  const auto lower = [](char c) { return std::tolower(static_cast<unsigned char>(c)); };
+  const auto same = [&](char a, char b) { return lower(a) == lower(b); };
+  return part.empty() ||
+         std::search(text.begin(), text.end(), part.begin(), part.end(), same) != text.end();
 }
 
 bool below(std::string_view module, std::string_view root) {

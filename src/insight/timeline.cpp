@@ -311,9 +311,10 @@ Json flows_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, in
     list.resize(run.files()[file].trace.tracks().size());
     list[track] = true;
   }
-  for (const auto& [file_number, on] : wanted) {
-    const int file = static_cast<int>(file_number);
-    const Trace& t = run.files()[file_number].trace;
+  for (const auto& entry : wanted) {
+    const auto& on = entry.second;
+    const int file = static_cast<int>(entry.first);
+    const Trace& t = run.files()[entry.first].trace;
     const int64_t from = run.unaligned(file, t0), to = run.unaligned(file, t1);
     const auto seen = [&](EventId e, uint32_t track) {
       return on[track] && t.ts(e) < to && t.end(e) >= from;

@@ -594,17 +594,18 @@ TEST_F(Runs, APipelineGoesOnAsAnyOtherLayout) {
     ASSERT_EQ(want.size(), got.size());
     for (const auto& [name, bytes] : want) {
       ASSERT_EQ(bytes.size(), got.at(name).size()) << name;
-      double error = 0;
+      double error = 0, size = 1e-12;
       for (size_t i = 0; i < bytes.size(); i += 4) {
         float a = 0, b = 0;
         std::memcpy(&a, bytes.data() + i, 4);
         std::memcpy(&b, got.at(name).data() + i, 4);
         error = std::max<double>(error, std::abs(a - b));
+        size = std::max<double>(size, std::abs(a));
       }
-      // The losses above are the sharp test. Where a gradient is rounding alone (that of a key's
-      // bias is zero on paper), Adam makes whole steps of it: six, each of the learning rate,
-      // either way.
-      EXPECT_LE(error, 2 * 6 * 1e-3) << name;
+      // Adam turns the rounding of gradients into steps. Those of a key's bias nearly cancel
+      // (softmax does not see what all keys gain alike, only rotary tells them apart), so more of
+      // them is rounding.
+      EXPECT_LE(error / size, name.ends_with("k_proj.bias") ? 5e-3 : 1e-3) << name;
     }
   }
 }

@@ -66,6 +66,8 @@ TEST_P(PutOff, ChangesNoBit) {
     const auto other = run(GetParam(), how);
     EXPECT_TRUE(plain.y.equal(other.y));
     EXPECT_TRUE(plain.dweight.equal(other.dweight));
+    // The one more: the second pass calls it while the gradient of the first is still there.
+    EXPECT_EQ(other.hooks, plain.hooks + (how == How::kPutOff ? 1 : 0));
     if (plain.dx.defined()) {
       EXPECT_TRUE(plain.dx.equal(other.dx));
     }
