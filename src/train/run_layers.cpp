@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 
+#include "kernels/memory_scope.h"
 #include "parallel/recompute.h"
 
 namespace triptych {
@@ -44,6 +45,7 @@ void run_layers(const Model& model, Flow& flow, const RecomputePlan& plan,
 void run_layers(const Model& model, LayerRange range, Flow& flow, const RecomputePlan& plan,
                 const LayerObserver& observer) {
   for (auto i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i) {
+    const MemoryScope memory(MemoryPhase::kForward, model.layers[i]->name());
     if (plan.covers(i)) {
       forward_recomputed(*model.layers[i], flow);
     } else {
