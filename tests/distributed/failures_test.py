@@ -198,12 +198,12 @@ class DifferentBatches(WithRuns):
             record["image"] = str(MADE / "data" / record["image"])
             records.append(record)
             for number in range(3 if index % 5 == 0 else 0):
-                text = " ".join(str(index * 7 + number + word) for word in range(50))
+                text = " ".join(str(index * 7 + number + word) for word in range(24))
                 records.append({"conversations": [{"from": "human", "value": "Say it again: " + text},
                                                   {"from": "gpt", "value": text}]})
         data = self.scratch.folder / "mixed.jsonl"
         data.write_text("\n".join(map(json.dumps, records)) + "\n")
-        few = settings(train__steps=8, checkpoint__every=0, launch__timeout_s=30)
+        few = settings(train__steps=8, checkpoint__every=0, launch__timeout_s=60)
         status, text = train(self.scratch.run_file("one", data), *few)
         self.assertEqual(status, 0, text)
         one = self.scratch.losses("one")
