@@ -149,7 +149,7 @@ class Failures(WithRuns):
 
 class Restarts(WithRuns):
     def test_a_killed_rank_changes_nothing_but_time(self):
-        steps = settings(train__steps=40, checkpoint__every=4)
+        steps = settings(train__steps=24, checkpoint__every=4)
         for technique in ("tensor", "pipeline", "ring", "data"):
             with self.subTest(technique):
                 layout = settings(**TECHNIQUES[technique])
@@ -157,7 +157,7 @@ class Restarts(WithRuns):
                 self.assertEqual(status, 0, text)
                 name = f"killed_{technique}"
                 process = self.start(name, "--nproc", "2", *layout, *steps, *settings(launch__max_restarts=2))
-                for rank, step in ((1, 7), (0, 18)):
+                for rank, step in ((1, 6), (0, 14)):
                     self.wait_for_step(name, step, process)
                     os.kill(worker(process, rank), signal.SIGKILL)
                 self.assertEqual(process.wait(timeout=60), 0, self.output(name))

@@ -122,12 +122,12 @@ class TwoHosts(unittest.TestCase):
         self.assertRegex(host1, r"rank 0 \(host0:\d+\), which serves the store, (is gone|does not answer); here: step \d+, \w+ \w+ \w+")
 
     def test_killed_rank_restarts_both_hosts_from_the_checkpoint(self):
-        steps = settings(train__steps=40, checkpoint__every=5)
+        steps = settings(train__steps=24, checkpoint__every=4)
         status, text = train(self.scratch.run_file("whole"), "--nproc", "4", *steps)
         self.assertEqual(status, 0, text)
         processes = self.start(self.scratch.run_file("killed"), *steps, *settings(launch__max_restarts=2))
         for victim in (3, 0):  # on host 1; then rank 0, with the store
-            self.wait_for_step("killed", 8 if victim else 20, processes)
+            self.wait_for_step("killed", 6 if victim else 14, processes)
             os.kill(self.worker(processes[victim // 2].pid, victim), signal.SIGKILL)
         self.wait(processes)
         self.assertIn("rank 3 was killed by signal 9", self.output())
