@@ -106,8 +106,12 @@ int run_train(const Arguments& arguments) {
     return print_run_options(arguments.has("--json"), arguments.has("--markdown"));
   const auto run = read_run(arguments);
   if (arguments.has("--dry-run")) {
-    const int64_t ranks = arguments.integer("--nproc", 1, 1) * arguments.integer("--nnodes", 1, 1);
-    if (arguments.has("--nproc") || arguments.has("--nnodes")) check_layout(run.options, ranks);
+    if (arguments.has("--nproc") || arguments.has("--nnodes")) {
+      const int64_t ranks =
+          arguments.integer("--nproc", 1, 1) * arguments.integer("--nnodes", 1, 1);
+      const auto advice = check_layout(run.options, ranks).advice;
+      if (!advice.empty()) log_warning("{}", advice);
+    }
     const auto found = check_run(run);
     print(arguments.has("--origin") ? options_origin_text(refer(run.options), run.origins)
                                     : options_toml(refer(run.options)));
