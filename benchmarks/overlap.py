@@ -27,8 +27,8 @@ COMMAND = Path(os.environ.get("TRIPTYCH_COMMAND", ROOT / "build/release/triptych
 DATA = Path(os.environ.get("TRIPTYCH_RUNS_DATA", ROOT / "build/release/runs"))
 
 # Text and vision of some million parameters: a step of a second on one core.
-SIZES = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 8,
-         "num_key_value_heads": 4, "max_window_layers": 6}
+SIZES = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 8,
+         "num_key_value_heads": 4, "max_window_layers": 4}
 VISION = {"num_heads": 4, "out_hidden_size": 256}
 
 THREADS = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "3000"}
@@ -59,10 +59,10 @@ precision = "fp32"
 [[data.train]]
 path = "{data}/data/train.jsonl"
 [data]
-max_length = 512
+max_length = 384
 [train]
-steps = 7
-global_batch = 8
+steps = 5
+global_batch = 4
 micro_batch = 1
 validate_every = 0
 [parallel]
@@ -71,7 +71,7 @@ bucket_elements = 1000000
 every = 0
 [profile]
 mode = "static"
-windows = [[3, 7]]
+windows = [[3, 6]]
 ranks = [-1]
 level = 1
 analyse = false
