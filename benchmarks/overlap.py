@@ -139,6 +139,8 @@ def main():
                 sys.exit(f"{name}: losses {row['losses']} are not those of {rows[0]['technique']}: {rows[0]['losses']}")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if not rows:
+        sys.exit("nothing was measured")
     if arguments.json:
         arguments.json.write_text(json.dumps({"rate": arguments.rate, "delay": arguments.delay, "rows": rows}, indent=1))
 
