@@ -6,6 +6,7 @@
 
 #include "kernels/memory_scope.h"
 #include "parallel/recompute.h"
+#include "parallel/run_layer.h"
 
 namespace triptych {
 
@@ -49,7 +50,7 @@ void run_layers(const Model& model, LayerRange range, Flow& flow, const Recomput
     if (plan.covers(i)) {
       forward_recomputed(*model.layers[i], flow);
     } else {
-      model.layers[i]->forward(flow);
+      run_layer(*model.layers[i], flow);
     }
     if (observer) observer(i, flow);
   }

@@ -117,8 +117,6 @@ void check_supported(const RunOptions& o, Problems& problems) {
   if (o.recompute.vision) recompute(o.recompute.of_part(o.recompute.vision), "recompute.vision");
   if (o.recompute.text) recompute(o.recompute.of_part(o.recompute.text), "recompute.text");
   refuse(o.optimizer.offload, "optimizer.offload = true", "offload of optimizer states is");
-  refuse(o.profile.mode != ProfileMode::kOff,
-         fmt::format("profile.mode = \"{}\"", name_of(o.profile.mode)), "the profiler is");
   refuse(o.device == DeviceKind::kNpu, "device = \"npu\"", "this device is");
   for (const auto* list : {&o.data.train, &o.data.validation}) {
     for (const DataSourceOptions& source : *list) {

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <map>
 
+#include "base/format.h"
+#include "base/trace_scope.h"
 #include "kernels/memory_scope.h"
 
 namespace triptych {
@@ -88,6 +90,7 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
     return report;
   }
   if (settings_.before_update) settings_.before_update();
+  const TraceScope trace("Optimizer.step#AdamW");
   const auto result =
       optimizer_.step({.learning_rate = learning_rate, .clip_norm = settings_.clip_norm});
   report.norm = result.norm;
@@ -111,10 +114,15 @@ double TrainStep::compute_gradients(std::span<const MicroBatch> micro_batches, i
   const auto request = flow_request(step);
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     if (has_labels(micro_batches[i])) {
+      const TraceScope whole("micro-batch ", trace_sink() ? fmt::format("{}", i) : std::string());
       auto flow = make_flow(micro_batches[i], weights_of(i), request);
-      run_layers(loaded_.model, flow, settings_.recompute);
+      {
+        const TraceScope trace("forward");
+        run_layers(loaded_.model, flow, settings_.recompute);
+      }
       const auto& part = flow.at(loaded_.family->loss_field());
       loss += part.item<double>();
+      const TraceScope trace("backward");
       // Without pictures nothing of a trained vision tower below a frozen text model is reached.
       if (part.requires_grad()) part.backward();
     }
