@@ -250,7 +250,7 @@ Json Queries::modules(const TableQuery& query) const {
   Json rows = Json::array();
   for (const auto& r : list) rows.push_back(to_json(r));
   Json out = page(std::move(rows), query);
-  if (list.empty()) out["empty"] = "no module scopes were recorded; set profile.with_stack = true";
+  if (list.empty()) out["empty"] = "no module scopes were recorded; profile.level = 1 records them";
   return out;
 }
 
