@@ -11,6 +11,8 @@
 #include "parallel/launch_environment.h"
 #include "parallel/launcher.h"
 #include "profile/memory_windows.h"
+#include "profile/profiler.h"
+#include "profile/tools_json.h"
 #include "train/run_layout.h"
 #include "train/run_setup.h"
 #include "train/trainer.h"
@@ -39,12 +41,29 @@ ResolvedRun read_run(const Arguments& arguments) {
       {.file = file, .environment = environ, .assignments = arguments.all("--set")});
 }
 
-int train_here(const LaunchEnvironment& environment, const ResolvedRun& run, bool overwrite) {
+/// `[profile]` of the run file, or what --tools-json says in its place.
+Profiler::Settings profile_settings(const RunOptions& options, const std::string& tools_json) {
+  Profiler::Settings settings{.profile = options.profile, .version = version_text()};
+  if (tools_json.empty()) return settings;
+  require<UsageError>(options.profile.mode == ProfileMode::kOff, "--tools-json ", tools_json,
+                      ": the run file has a [profile] of its own; one of the two");
+  const auto tools = read_tools_json(read_json(tools_json), tools_json);
+  if (read_launch_environment().rank == 0)
+    for (const auto& warning : tools.warnings) log_warning("{}", warning);
+  settings.profile = tools.profile;
+  settings.relative_steps = true;
+  return settings;
+}
+
+int train_here(const LaunchEnvironment& environment, const ResolvedRun& run, bool overwrite,
+               const Profiler::Settings& profile) {
   ProcessContext process(environment, process_options(run.options));
   try {
     StepObservers observers;
     observers.push_back(
-        std::make_shared<MemoryWindows>(process, run.options.profile.memory, run.options.output));
+        std::make_shared<MemoryWindows>(process, profile.profile.memory, run.options.output));
+    if (auto profiler = make_profiler(process, run.options, profile))
+      observers.push_back(std::move(profiler));
     const int status = train(process, run, overwrite, version_text(), observers);
     observers.clear();
     process.close();
@@ -59,6 +78,7 @@ int run_train(const Arguments& arguments) {
   if (arguments.has("--options"))
     return print_run_options(arguments.has("--json"), arguments.has("--markdown"));
   const auto run = read_run(arguments);
+  const auto profile = profile_settings(run.options, arguments.text("--tools-json"));
   const int64_t processes = arguments.integer("--nproc", 1, 1);
   if (arguments.has("--dry-run")) {
     if (arguments.has("--nproc")) {
@@ -74,7 +94,7 @@ int run_train(const Arguments& arguments) {
   const auto environment = read_launch_environment();
   const bool starts_workers = processes > 1 || run.options.launch.max_restarts > 0;
   if (environment.own_launcher || !starts_workers)
-    return train_here(environment, run, arguments.has("--overwrite"));
+    return train_here(environment, run, arguments.has("--overwrite"), profile);
   require<UsageError>(environment.launcher == "none", "--nproc ", processes,
                       ": the environment already places this process (", environment.launcher,
                       "); leave --nproc away, or unset its variables");
@@ -97,6 +117,7 @@ Command train_command() {
        "start N processes on this machine; under torchrun, srun or mpirun leave it"},
       {"--set", "KEY=VALUE", "override an option, e.g. train.steps=100", true},
       {"--overwrite", "", "delete the run that is in the output folder and start anew"},
+      {"--tools-json", "FILE", "profile as this file of MindSpeed-MM says, in place of [profile]"},
       {"--dry-run", "",
        "check files, data, model and, with --nproc, the layout; print the resolved options, train "
        "nothing"},
