@@ -132,7 +132,6 @@ INSTANTIATE_TEST_SUITE_P(
               "recompute.policy = \"selective\": selective recompute"},
         Wrong{"recompute.text.offload=true", "recompute.text.offload = true: offload of activ"},
         Wrong{"optimizer.offload=true", "optimizer.offload = true: offload of optimizer states"},
-        Wrong{"profile.mode=static", "profile.mode = \"static\": the profiler is not in"},
         Wrong{"task=diffusion", "task = \"diffusion\": video generation is not in this build yet"},
         Wrong{"model.preset=internvl2_8b", "model.preset = \"internvl2_8b\": InternVL models"},
         Wrong{"data.train.0.format=internvl", "data: format = \"internvl\": this format is not"}));
