@@ -89,6 +89,7 @@ void Pipeline::run_slots(const PipelineWork& work, const SlotList& slots, int64_
       record.waited_s = messages_.waited_s() - waited;
       if (work.observe) work.observe(record);
     }
+    if (work.slot_done) work.slot_done(slot, computes(slot));
     if (last[static_cast<size_t>(slot.chunk)] == i && work.chunk_done) work.chunk_done(slot.chunk);
   }
   messages_.finish();

@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 
+#include "parallel/parameter_shards.h"
 #include "parallel/recompute.h"
 
 namespace triptych {
@@ -43,12 +44,19 @@ void run_layers(const Model& model, Flow& flow, const RecomputePlan& plan,
 
 void run_layers(const Model& model, LayerRange range, Flow& flow, const RecomputePlan& plan,
                 const LayerObserver& observer) {
+  auto* shards = model.shards.get();
   for (auto i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i) {
+    Flow before;
+    if (shards != nullptr) {
+      shards->before_forward(i, range);
+      before = flow;
+    }
     if (plan.covers(i)) {
       forward_recomputed(*model.layers[i], flow);
     } else {
       model.layers[i]->forward(flow);
     }
+    if (shards != nullptr) shards->after_forward(i, range, before, flow);
     if (observer) observer(i, flow);
   }
 }

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <map>
 
+#include "parallel/parameter_shards.h"
+
 namespace triptych {
 
 std::vector<int64_t> label_counts(const MicroBatch& batch) {
@@ -24,6 +26,8 @@ std::vector<int64_t> label_counts(const MicroBatch& batch) {
 
 namespace {
 bool has_labels(const MicroBatch& batch) { return count_labels(label_counts(batch)).tokens > 0; }
+
+LayerRange all_layers(const Model& model) { return {0, static_cast<int64_t>(model.layers.size())}; }
 }  // namespace
 
 FlowRequest TrainStep::flow_request(int64_t step) const {
@@ -108,6 +112,8 @@ double TrainStep::compute_gradients(std::span<const MicroBatch> micro_batches, i
       loss += part.item<double>();
       // Without pictures nothing of a trained vision tower below a frozen text model is reached.
       if (part.requires_grad()) part.backward();
+    } else if (loaded_.model.shards) {
+      loaded_.model.shards->idle_forward(all_layers(loaded_.model));
     }
     optimizer_.finish_micro_batch();
   }
@@ -124,12 +130,18 @@ double TrainStep::compute_in_pipeline(std::span<const MicroBatch> micro_batches,
     loss += part.item<double>();
     return part;
   };
-  work.chunk_done = [&](int64_t chunk) {
-    optimizer_.finish_gradients(stage_->complete_with(chunk));
+  const bool parted = stage_->pipeline().weight_gradients() != nullptr;
+  work.slot_done = [&, forward_done = work.slot_done](const Slot& slot, bool computed) {
+    forward_done(slot, computed);
+    if (slot.kind == SlotKind::kForward) return;
+    if (loaded_.model.shards && slot.kind != SlotKind::kBackwardWeight)
+      loaded_.model.shards->end_backward(stage_->range(slot.chunk));
+    if (slot.kind != SlotKind::kBackwardInput) optimizer_.finish_backward(slot.chunk);
   };
+  work.chunk_done = [&](int64_t chunk) { optimizer_.finish_chunk(chunk); };
   work.observe = settings_.observe_slot;
   const auto count = static_cast<int64_t>(micro_batches.size());
-  optimizer_.begin_pipelined_step(count);
+  optimizer_.begin_pipelined_step(count, parted);
   stage_->pipeline().run(work, count);
   optimizer_.finish_micro_batches();
   return loss;
@@ -151,6 +163,11 @@ PipelineWork TrainStep::stage_work(std::span<const MicroBatch> micro_batches,
   };
   work.run_layers = [this](int64_t chunk, int64_t /*micro_batch*/, Flow& flow) {
     run_layers(loaded_.model, stage_->range(chunk), flow, settings_.recompute);
+  };
+  // where other ranks gather the layers of a micro-batch that this one leaves out
+  work.slot_done = [this](const Slot& slot, bool computed) {
+    if (!computed && slot.kind == SlotKind::kForward && loaded_.model.shards)
+      loaded_.model.shards->idle_forward(stage_->range(slot.chunk));
   };
   return work;
 }
@@ -239,7 +256,10 @@ LossSum evaluate_loss(const LoadedModel& loaded, const MicroBatch& batch,
   const at::NoGradGuard no_grad;
   LossSum sum;
   for (const auto n : label_counts(batch)) sum.tokens += static_cast<double>(n);
-  if (sum.tokens == 0) return sum;
+  if (sum.tokens == 0) {
+    if (loaded.model.shards) loaded.model.shards->idle_forward(all_layers(loaded.model));
+    return sum;
+  }
   auto flow = loaded.family->make_flow(
       batch, {}, {.device = settings.device, .dtype = settings.dtype, .groups = loaded.groups});
   run_layers(loaded.model, flow);

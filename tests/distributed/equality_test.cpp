@@ -118,6 +118,62 @@ const std::vector<EqualityRow>& rows() {
   return all;
 }
 
+// ZeRO-2 and -3 and sharding inside a part of the ranks, alone and with every other technique.
+const std::string kZ2 = "parallel.zero=2 ", kZ3 = "parallel.zero=3 ";
+
+const std::vector<EqualityRow>& zero_rows() {
+  static const std::vector<EqualityRow> all = {
+      {"data 2, zero 2", 2, set(kZ2)},
+      {"data 4, zero 2", 4, set(kZ2)},
+      {"data 2, zero 2, four micro-batches, no overlap", 2,
+       set(kZ2 + "train.global_batch=8 parallel.overlap=false")},
+      {"data 2, zero 3", 2, set(kZ3)},
+      {"data 4, zero 3", 4, set(kZ3)},
+      {"data 2, zero 3, four micro-batches", 2, set(kZ3 + "train.global_batch=8")},
+      {"data 2, zero 3, nothing ahead, no overlap", 2,
+       set(kZ3 + "parallel.zero_prefetch=0 parallel.overlap=false")},
+      {"data 2, zero 3, three ahead, kept after forward", 2,
+       set(kZ3 + "parallel.zero_prefetch=3 parallel.zero_reshard=false")},
+      {"data 2, zero 3, tied", 2, set(kZ3 + "tiny.tied=true")},
+      {"data 2, zero 2, lora", 2, set(kZ2 + kLora)},
+      {"data 2, zero 3, lora", 2, set(kZ3 + kLora)},
+      {"data 2, zero 3, frozen vision", 2, set(kZ3 + R"(model.freeze=["vision","projector"])")},
+      {"data 2, zero 3, frozen text", 2, set(kZ3 + R"(model.freeze=["text"])")},
+      {"data 2, zero 3, recompute", 2, set(kZ3 + "recompute.policy=full")},
+      {"data 2, zero 3, recompute, lora", 2, set(kZ3 + kLora + "recompute.policy=full")},
+      {"data 4, zero 1 in groups of 2", 4, set("parallel.zero_group=2")},
+      {"data 4, zero 2 in groups of 2", 4, set(kZ2 + "parallel.zero_group=2")},
+      {"data 4, zero 3 in groups of 2", 4, set(kZ3 + "parallel.zero_group=2")},
+      {"tensor 2, sequence, data 2, zero 2", 4, set(kSp + kZ2)},
+      {"tensor 2, sequence, data 2, zero 3", 4, set(kSp + kZ3)},
+      {"tensor 2, data 2, zero 3, one key/value head", 4,
+       set("parallel.tensor=2 tiny.key_value_heads=1 " + kZ3)},
+      {"tensor 2, sequence, data 2, zero 3, lora", 4, set(kSp + kZ3 + kLora)},
+      {"ring 2, zero 3", 2, set(kRing + kZ3)},
+      {"ulysses 2, zero 2", 2, set("parallel.context=2 " + kZ2)},
+      {"ulysses 2, dsp vision, data 2, zero 3", 4,
+       set("parallel.context=2 parallel.vision_context=dsp " + kZ3)},
+      {"ring 2, data 2, zero 3 in groups of 2, recompute", 4,
+       set(kRing + kZ3 + "parallel.zero_group=2 recompute.policy=full")},
+      {"pipeline 2, data 2, zero 2", 4, set(kPp + kZ2)},
+      {"pipeline 2, data 2, zero 3", 4, set(kPp + kZ3)},
+      {"pipeline 2, data 2, zero 3, resharded, tied", 4,
+       set(kPp + kZ3 + "parallel.zero_reshard=true tiny.tied=true")},
+      {"pipeline 2, data 2, zero 2, tied", 4, set(kPp + kZ2 + "tiny.tied=true")},
+      {"pipeline 2 x virtual 2, data 2, zero 2", 4, set(kVpp + kZ2)},
+      {"pipeline 2 x virtual 2, data 2, zero 3, resharded, recompute", 4,
+       set(kVpp + kZ3 + "parallel.zero_reshard=true recompute.policy=full")},
+      {"pipeline 2, zero bubble, data 2, zero 2", 4, set(kZb + kZ2)},
+      {"pipeline 2, zero bubble, data 2, zero 3, resharded", 4,
+       set(kZb + kZ3 + "parallel.zero_reshard=true")},
+      {"tensor 2, sequence, pipeline 2, data 2, zero 3, lora", 8, set(kSp + kPp + kZ3 + kLora)},
+      {"hybrid 2 x 2, pipeline 2, zero 3", 8,
+       set("parallel.context=4 parallel.context_algorithm=hybrid parallel.ulysses_degree=2 " + kPp +
+           kZ3)},
+  };
+  return all;
+}
+
 class Equality : public testing::TestWithParam<EqualityRow> {
  protected:
   static void SetUpTestSuite() {
@@ -146,12 +202,15 @@ TEST_P(Equality, TrainsWhatOneProcessTrains) {
   EXPECT_LE(bf16.loss, 0.02);
 }
 
-INSTANTIATE_TEST_SUITE_P(Rows, Equality, testing::ValuesIn(rows()), [](const auto& info) {
+std::string test_name(const testing::TestParamInfo<EqualityRow>& info) {
   std::string name;
   for (const char c : info.param.name)
     if (std::isalnum(static_cast<unsigned char>(c)) != 0) name += c;
   return name;
-});
+}
+
+INSTANTIATE_TEST_SUITE_P(Rows, Equality, testing::ValuesIn(rows()), test_name);
+INSTANTIATE_TEST_SUITE_P(Zero, Equality, testing::ValuesIn(zero_rows()), test_name);
 
 // What the comparison is worth: each of these is a mistake that people have made.
 class Mistakes : public testing::TestWithParam<EqualityRow> {};
