@@ -45,7 +45,7 @@ void ShardedOptimizer::Impl::on_gradient(size_t index) {
           "' came after its bucket was reduced; set parallel.overlap = false");
   const auto gradient = t.value().grad();
   t.value().mutable_grad().reset();
-  if (flat && !bucket.gradients.defined()) allocate_gradients(bucket);
+  if (flat) open_gradients(t.bucket);
   add_to_main(t, gradient);
   if (++t.firings == t.expected) ++bucket.ready;
   auto& chunk = chunks[static_cast<size_t>(t.chunk)];
@@ -73,11 +73,16 @@ void ShardedOptimizer::Impl::add_to_main(TrainedParameter& t, const at::Tensor& 
   t.has_main = true;
 }
 
-/// Memory for all of a bucket's gradients; what no gradient is copied into is zeroed by `launch`.
+/// Memory for a bucket's gradients of this backward; those of the one before that are still being
+/// reduced go first.
+void ShardedOptimizer::Impl::open_gradients(size_t index) {
+  if (std::find(in_flight.begin(), in_flight.end(), index) != in_flight.end()) collect(index);
+  if (!buckets[index].gradients.defined()) allocate_gradients(buckets[index]);
+}
+
+/// What no gradient is copied into is zeroed by `launch`.
 void ShardedOptimizer::Impl::allocate_gradients(OptimizerBucket& bucket) {
   const at::NoGradGuard no_grad;
-  // what the micro-batch before is still reducing goes first
-  if (bucket.reduction.waiting()) collect(static_cast<size_t>(&bucket - buckets.data()));
   bucket.gradients =
       at::empty({bucket.elements}, at::TensorOptions(bucket.device).dtype(at::kFloat));
   for (size_t i = 0; i < bucket.slots.size(); ++i) {
@@ -91,7 +96,7 @@ void ShardedOptimizer::Impl::launch(size_t index) {
   constexpr size_t kMostInFlight = 2;  // bounds the memory of whole gradients
   const at::NoGradGuard no_grad;
   auto& bucket = buckets[index];
-  if (!bucket.gradients.defined()) allocate_gradients(bucket);
+  open_gradients(index);
   int64_t end = 0;
   for (size_t i = 0; i < bucket.slots.size(); ++i) {
     const auto& slot = bucket.slots[i];

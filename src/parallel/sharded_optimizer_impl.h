@@ -127,6 +127,7 @@ struct ShardedOptimizer::Impl {
   void install_hooks();
   void on_gradient(size_t index);
   void add_to_main(TrainedParameter& t, const at::Tensor& gradient);
+  void open_gradients(size_t index);
   void allocate_gradients(OptimizerBucket& bucket);
   void launch(size_t index);
   void collect(size_t index);
