@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/format.h"
+#include "kernels/memory_ledger.h"
 #include "parallel/gradient_hook.h"
 #include "parallel/parameter_shards.h"
 #include "parallel/sharded_optimizer_impl.h"
@@ -25,8 +26,6 @@ GradientRows rows_of(const at::Tensor& sparse, const std::string& name) {
 
 void ShardedOptimizer::Impl::install_hooks() {
   for (size_t i = 0; i < trained.size(); ++i) {
-    // an fp32 parameter on one rank is summed by autograd itself
-    if (!flat && trained[i].value().scalar_type() == at::kFloat) continue;
     set_gradient_hook(trained[i].value(), [this, i] { on_gradient(i); });
   }
   if (groups.parameters != nullptr && flat)
@@ -37,7 +36,8 @@ void ShardedOptimizer::Impl::on_gradient(size_t index) {
   auto& t = trained[index];
   const std::lock_guard lock(mutex);
   // Undefined: the layer has put its weight gradient off.
-  if (!sums(t) || !t.value().grad().defined()) return;
+  if (!t.value().grad().defined()) return;
+  if (!sums(t)) return tag_memory(t.value().grad(), MemoryKind::kGradient, t.name());
   require(micro_batches_done < micro_batches, "optimizer: a gradient of '", t.name(),
           "' outside of a step; this is a bug: begin_step comes first");
   auto& bucket = buckets[t.bucket];
@@ -60,6 +60,7 @@ void ShardedOptimizer::Impl::add_to_main(TrainedParameter& t, const at::Tensor& 
   if (!t.main.defined()) {
     t.main =
         at::empty(t.value().sizes(), t.value().options().dtype(at::kFloat).requires_grad(false));
+    tag_memory(t.main, MemoryKind::kGradient, t.name());
   }
   if (gradient.is_sparse()) {
     if (!t.has_main) t.main.zero_();
@@ -89,6 +90,7 @@ void ShardedOptimizer::Impl::allocate_gradients(OptimizerBucket& bucket) {
     auto& t = trained[bucket.trained[i]];
     t.main = bucket.gradients.narrow(0, bucket.slots[i].offset, bucket.slots[i].length)
                  .view(t.value().sizes());
+    tag_memory(t.main, MemoryKind::kGradient, t.name());
   }
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "kernels/cpu_allocator.h"
+#include "kernels/memory_ledger.h"
 #include "parallel/parameter_shards.h"
 #include "parallel/sharded_optimizer_impl.h"
 
@@ -103,17 +104,20 @@ void ShardedOptimizer::Impl::add_bucket(const std::vector<size_t>& members,
   at::Tensor shard_weights;
   if (flat) {
     bucket.weights = at::zeros({layout.elements}, first.value().options().requires_grad(false));
+    tag_memory(bucket.weights, MemoryKind::kParameter);
     for (size_t i = 0; i < bucket.slots.size(); ++i) {
       auto& value = trained[bucket.trained[i]].value();
       const auto place = bucket.weights.narrow(0, bucket.slots[i].offset, bucket.slots[i].length)
                              .view(value.sizes());
       place.copy_(value.detach());
       value.set_data(place);
+      tag_memory(place, MemoryKind::kParameter, trained[bucket.trained[i]].name());
     }
     shard_weights = bucket.weights.narrow(0, bucket.shard_begin, bucket.shard_size);
     if (shards_gradients()) {
       bucket.shard =
           at::zeros({bucket.shard_size}, at::TensorOptions(bucket.device).dtype(at::kFloat));
+      tag_memory(bucket.shard, MemoryKind::kGradient);
     } else {
       allocate_gradients(bucket);
       bucket.gradients.zero_();
@@ -142,6 +146,7 @@ void ShardedOptimizer::Impl::add_unit_buckets() {
     bucket.lowest_layer = unit->lowest_layer;
     bucket.shard =
         at::zeros({bucket.shard_size}, at::TensorOptions(bucket.device).dtype(at::kFloat));
+    tag_memory(bucket.shard, MemoryKind::kGradient);
     add_slices(bucket, unit->shard);
   }
   for (auto& chunk : chunks) {  // a unit that several layers use is left with the lowest of them
@@ -166,6 +171,11 @@ void ShardedOptimizer::Impl::add_slices(OptimizerBucket& bucket, const at::Tenso
     const auto of_shard = [&](const at::Tensor& shard) {
       return shard.defined() ? shard.narrow(0, part.in_range, part.length) : at::Tensor();
     };
+    const auto state = [&](const at::Tensor& shard) {
+      auto own = of_shard(shard);
+      if (own.defined()) tag_memory(own, MemoryKind::kOptimizerState, t.name());
+      return own;
+    };
     bucket.slices.push_back(
         {.trained = bucket.trained[i],
          .begin = part.in_parameter,
@@ -174,9 +184,9 @@ void ShardedOptimizer::Impl::add_slices(OptimizerBucket& bucket, const at::Tenso
          .weight = shard_weights.defined()
                        ? of_shard(shard_weights)
                        : t.value().detach().view(-1).narrow(0, part.in_parameter, part.length),
-         .exp_avg = of_shard(bucket.states.exp_avg),
-         .exp_avg_sq = of_shard(bucket.states.exp_avg_sq),
-         .low = of_shard(bucket.states.low),
+         .exp_avg = state(bucket.states.exp_avg),
+         .exp_avg_sq = state(bucket.states.exp_avg_sq),
+         .low = state(bucket.states.low),
          .gradient = of_shard(bucket.shard)});
   }
   const auto chunk = static_cast<size_t>(trained[bucket.trained.front()].chunk);

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/format.h"
+#include "kernels/memory_ledger.h"
 
 namespace triptych {
 
@@ -93,6 +94,7 @@ void ParameterShards::make_unit(const ParameterList& parameters,
       at::TensorOptions(settings_.device).dtype(parameters.front()->value.scalar_type());
   unit.begin = group().rank() * part;
   unit.shard = at::zeros({part}, options);
+  tag_memory(unit.shard, MemoryKind::kParameter, parameters.front()->name);
   unit.trained = parameters.front()->trained;
   unit.lowest_layer = layers.front();
 
@@ -187,6 +189,7 @@ void ParameterShards::request(size_t piece) {
       auto& memory = memory_[index];
       if (memory.holders++ > 0) continue;
       memory.allocate();
+      tag_memory(memory.full, MemoryKind::kParameter, units_[index].parameters.front()->name);
       memory.gathering = group().all_gather_into_async(
           memory.full, units_[index].shard, fmt::format("parameters of layer {}", layer));
     }

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "kernels/memory_scope.h"
+
 namespace triptych {
 
 namespace {
@@ -75,7 +77,10 @@ struct Recompute : torch::autograd::Function<Recompute> {
     variable_list outputs, output_gradients;
     {
       const at::AutoGradMode with_grad(true);
-      self.layer->forward(flow);
+      {
+        const MemoryScope memory(MemoryPhase::kForward, self.layer->name());
+        self.layer->forward(flow);
+      }
       for (size_t i = 0; i < gradients.size(); ++i) {
         const auto& output = flow.at(self.fields.out[i]);
         if (!gradients[i].defined() || !output.requires_grad()) continue;

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/format.h"
+#include "kernels/memory_scope.h"
 #include "parallel/gradient_hook.h"
 #include "parallel/parameter_shards.h"
 #include "parallel/process_context.h"
@@ -122,6 +123,7 @@ ShardedOptimizer::ShardedOptimizer(const ParameterList& parameters, const AdamWS
   require<UsageError>(sharding.zero >= 0 && sharding.zero <= 3, "parallel.zero = ", sharding.zero,
                       "; allowed: 0, 1, 2, 3");
   const at::NoGradGuard no_grad;
+  const MemoryScope memory(MemoryPhase::kLoad, MemoryKind::kOptimizerState);
   auto& self = *impl_;
   self.adamw = adamw;
   self.sharding = sharding;
@@ -203,6 +205,7 @@ double ShardedOptimizer::norm(double scale) {
 
 ShardedOptimizer::StepResult ShardedOptimizer::step(const StepRequest& request) {
   const at::NoGradGuard no_grad;
+  const MemoryScope memory(MemoryPhase::kUpdate);
   auto& self = *impl_;
   const double norm = this->norm(request.scale);
   if (!std::isfinite(norm)) {

@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 
+#include "kernels/memory_scope.h"
 #include "parallel/parameter_shards.h"
 #include "parallel/recompute.h"
 
@@ -51,6 +52,7 @@ void run_layers(const Model& model, LayerRange range, Flow& flow, const Recomput
       shards->before_forward(i, range);
       before = flow;
     }
+    const MemoryScope memory(MemoryPhase::kForward, model.layers[i]->name());
     if (plan.covers(i)) {
       forward_recomputed(*model.layers[i], flow);
     } else {

@@ -114,8 +114,6 @@ void check_supported(const RunOptions& o, Problems& problems) {
   if (o.recompute.text) recompute(o.recompute.of_part(o.recompute.text), "recompute.text");
   refuse(o.profile.mode != ProfileMode::kOff,
          fmt::format("profile.mode = \"{}\"", name_of(o.profile.mode)), "the profiler is");
-  refuse(!o.profile.memory.windows.empty() || o.profile.memory.print_peaks, "profile.memory",
-         "recording of memory is");
   refuse(o.device == DeviceKind::kNpu, "device = \"npu\"", "this device is");
   for (const auto* list : {&o.data.train, &o.data.validation}) {
     for (const DataSourceOptions& source : *list) {
