@@ -182,6 +182,11 @@ void share_parameters(ProcessContext& process, const RunOptions& options, Loaded
 }  // namespace
 
 LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::Device device) {
+  return load_part(process, options, device, read_family(model_request(options)));
+}
+
+LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::Device device,
+                      std::unique_ptr<Family> family) {
   auto request = model_request(options);
   request.device = device;
   request.groups = model_groups(process, options.parallel);
@@ -194,7 +199,7 @@ LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::De
     place_on_stage(loaded, cut, process.coordinates()[MeshDim::kPipeline]);
     share_parameters(process, options, loaded, device);
   };
-  return load_model(request);
+  return load_model(request, std::move(family));
 }
 
 OptimizerGroups optimizer_groups(ProcessContext& process, const RunOptions& options,
