@@ -3,6 +3,7 @@
 //
 //   zero_memory [--ranks 4] [--set "parallel.zero_group=2 ..."]
 
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/tensor.h>
 
 #include <algorithm>
@@ -60,7 +61,7 @@ void run_rank(const fs::path& folder, const std::vector<std::string>& set) {
       read_run_options({.file = folder / "run.toml", .environment = nullptr, .assignments = set});
   const auto& options = run.options;
   ProcessContext process(read_launch_environment(), process_options(options));
-  process.set_mesh(check_layout(options, process.world_size()));
+  process.set_mesh(check_layout(options, process.world_size()).mesh);
   process.world().barrier();
   const auto before = static_cast<double>(resident_bytes());
   const auto loaded = load_part(process, options, at::kCPU);
