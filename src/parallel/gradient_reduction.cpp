@@ -47,7 +47,7 @@ void ShardedOptimizer::Impl::on_gradient(size_t index) {
   t.value().mutable_grad().reset();
   if (flat) open_gradients(t.bucket);
   add_to_main(t, gradient);
-  if (++t.firings == t.expected) ++bucket.ready;
+  if (++t.firings == t.expected && t.of_one_chunk) ++bucket.ready;
   auto& chunk = chunks[static_cast<size_t>(t.chunk)];
   const bool last_pass = !pipelined && micro_batches_done + 1 == micro_batches;
   if (flat && sharding.overlap && chunk.counts_known && !parted && groups.parameters == nullptr &&

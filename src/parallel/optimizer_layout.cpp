@@ -16,9 +16,15 @@
 namespace triptych {
 
 void ShardedOptimizer::Impl::take(const ParameterList& parameters) {
-  std::map<std::string, int64_t> chunk_of;
+  // A chunk's backward comes before those of the chunks before it: a gradient is complete with the
+  // first of the chunks that use the parameter.
+  std::map<std::string, std::pair<int64_t, bool>> chunk_of;  // and whether it is the only one
   for (size_t c = 0; c < groups.chunks.size(); ++c) {
-    for (const auto& p : groups.chunks[c]) chunk_of[p->name] = static_cast<int64_t>(c);
+    const auto chunk = static_cast<int64_t>(c);
+    for (const auto& p : groups.chunks[c]) {
+      const auto [it, fresh] = chunk_of.try_emplace(p->name, chunk, true);
+      if (!fresh && it->second.first != chunk) it->second.second = false;
+    }
   }
   // the reverse of the order in which layers were made: about the order in which gradients come
   for (auto it = parameters.rbegin(); it != parameters.rend(); ++it) {
@@ -41,7 +47,7 @@ void ShardedOptimizer::Impl::take(const ParameterList& parameters) {
       if (shared.parameter == p->name && shared.group->size() > 1) t.shared = shared.group;
     }
     const auto chunk = chunk_of.find(p->name);
-    if (chunk != chunk_of.end()) t.chunk = chunk->second;
+    if (chunk != chunk_of.end()) std::tie(t.chunk, t.of_one_chunk) = chunk->second;
     require(by_name.emplace(p->name, trained.size()).second,
             "optimizer: two parameters are called '", p->name, "'");
     trained.push_back(std::move(t));

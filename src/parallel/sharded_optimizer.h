@@ -48,8 +48,8 @@ struct OptimizerGroups {
   };
   std::vector<Shared> shared;
   MeshCoordinates coordinates;
-  /// Of a pipeline's chunks, in their order: the parameters whose gradients are complete with the
-  /// chunk's backward. Empty: one chunk.
+  /// The parameters of a pipeline's chunks, in their order; one that several chunks use stands in
+  /// each of them. Empty: one chunk.
   std::vector<ParameterList> chunks;
   ParameterShards* parameters = nullptr;  ///< ZeRO-3; must outlive the optimizer
 };

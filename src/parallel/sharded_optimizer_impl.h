@@ -22,16 +22,17 @@ namespace triptych {
 struct TrainedParameter {
   ParameterPtr parameter;
   double weight_decay = 0;
-  bool counted = true;      ///< in the norm; false for a copy that another rank counts
-  bool summed = false;      ///< over the tensor ranks, after the last backward
-  int64_t steps = 0;        ///< updates of this parameter
-  bool has_main = false;    ///< `main` holds a gradient
-  bool reduced = false;     ///< a gradient of this step has gone into the slices
-  bool in_step = false;     ///< some rank has a gradient of this step
-  int64_t firings = 0;      ///< of the hook, in this backward
-  int64_t expected = 1;     ///< firings of a complete backward, the most seen so far
-  Group* shared = nullptr;  ///< pipeline ranks that use it as well; null: none
-  int64_t chunk = 0;
+  bool counted = true;       ///< in the norm; false for a copy that another rank counts
+  bool summed = false;       ///< over the tensor ranks, after the last backward
+  int64_t steps = 0;         ///< updates of this parameter
+  bool has_main = false;     ///< `main` holds a gradient
+  bool reduced = false;      ///< a gradient of this step has gone into the slices
+  bool in_step = false;      ///< some rank has a gradient of this step
+  int64_t firings = 0;       ///< of the hook, in this backward
+  int64_t expected = 1;      ///< firings of a complete backward, the most seen so far
+  Group* shared = nullptr;   ///< pipeline ranks that use it as well; null: none
+  int64_t chunk = 0;         ///< the first that uses it
+  bool of_one_chunk = true;  ///< else backwards of several chunks mix: gradients are not counted
   size_t bucket = 0;
   at::Tensor main;     ///< fp32 sum; a view of the bucket's gradients, or undefined
   at::Tensor touched;  ///< rows with moments, while all gradients were row-sparse

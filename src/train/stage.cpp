@@ -133,15 +133,12 @@ std::vector<OptimizerGroups::Shared> shared_parameters(ProcessContext& process,
 
 std::vector<ParameterList> chunk_parameters(const LoadedModel& loaded, int64_t rank) {
   std::vector<ParameterList> chunks;
-  std::set<const Parameter*> seen;
   for (int64_t chunk = 0; chunk < loaded.cut.chunks; ++chunk) {
     auto& parameters = chunks.emplace_back();
     const auto range = loaded.cut.range(rank, chunk);
     for (int64_t i = range.begin; i < range.end; ++i) {
-      // A chunk's backward comes before those of the chunks before it: the first one is the last.
-      for (const auto& p : loaded.model.layers[static_cast<size_t>(i)]->parameters()) {
-        if (seen.insert(p.get()).second) parameters.push_back(p);
-      }
+      const auto& of_layer = loaded.model.layers[static_cast<size_t>(i)]->parameters();
+      parameters.insert(parameters.end(), of_layer.begin(), of_layer.end());
     }
   }
   return chunks;

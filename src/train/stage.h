@@ -43,8 +43,7 @@ OptimizerGroups optimizer_groups(ProcessContext& process, const RunOptions& opti
 std::vector<OptimizerGroups::Shared> shared_parameters(ProcessContext& process,
                                                        const LoadedModel& loaded);
 
-/// Of each chunk of pipeline rank `rank`, the parameters that no other chunk's backward reaches
-/// once this one's is done.
+/// The parameters of each chunk of pipeline rank `rank`.
 std::vector<ParameterList> chunk_parameters(const LoadedModel& loaded, int64_t rank);
 
 /// What a training step needs to run this rank's part.

@@ -265,6 +265,8 @@ const std::vector<EqualityRow>& further_rows() {
       zero("pipeline 2, data 2, zero 3, tied (resharded)", "parallel.zero_reshard=true"),
       layout("pipeline 2, data 2, zero 2, tied"),
       layout("pipeline 2, virtual 2, data 2, zero 2"),
+      zero("pipeline 2, virtual 2, data 2, zero 2, tied (on one stage)",
+           "parallel.text_layers=[[0,2],[1,1]]"),
       zero("pipeline 2, virtual 2, data 2, zero 3, recompute (resharded)",
            "parallel.zero_reshard=true"),
       layout("pipeline 2, zero bubble, data 2, zero 2"),
