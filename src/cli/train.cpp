@@ -61,7 +61,10 @@ int run_train(const Arguments& arguments) {
   const auto run = read_run(arguments);
   const int64_t processes = arguments.integer("--nproc", 1, 1);
   if (arguments.has("--dry-run")) {
-    if (arguments.has("--nproc")) check_layout(run.options, processes);
+    if (arguments.has("--nproc")) {
+      const auto advice = check_layout(run.options, processes).advice;
+      if (!advice.empty()) log_warning("{}", advice);
+    }
     const auto found = check_run(run);
     print(arguments.has("--origin") ? options_origin_text(refer(run.options), run.origins)
                                     : options_toml(refer(run.options)));
