@@ -309,17 +309,18 @@ Json memory_peak_json(const Run& run, int file) {
           {"hints", std::move(hints)}};
 }
 
-Json memory_categories_json(const Run& run, int file) {
-  const auto peak = memory_peak_json(run, file);
+Json category_rows(const Json& peak) {
   Json rows = Json::array();
   if (peak.contains("categories"))
     for (const auto& [name, bytes] : peak["categories"].items())
       rows.push_back({{"category", name}, {"bytes", bytes}});
   Json out{{"rank", peak["rank"]}, {"rows", std::move(rows)}};
-  if (peak.contains("empty"))
+  if (peak.contains("empty")) {
     out["empty"] = peak["empty"];
-  else
-    out["peak_ns"] = peak["peak_ns"], out["allocated"] = peak["allocated"];
+  } else {
+    out["peak_ns"] = peak["peak_ns"];
+    out["allocated"] = peak["allocated"];
+  }
   return out;
 }
 

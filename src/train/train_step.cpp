@@ -87,7 +87,10 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
     report.updated = false;
     return report;
   }
-  if (settings_.before_update) settings_.before_update();
+  if (settings_.before_update) {
+    const MemoryScope memory(MemoryPhase::kSave);
+    settings_.before_update();
+  }
   const auto result =
       optimizer_.step({.learning_rate = learning_rate, .clip_norm = settings_.clip_norm});
   report.norm = result.norm;

@@ -15,6 +15,7 @@
 #include "data/pipeline.h"
 #include "kernels/cpu_allocator.h"
 #include "kernels/memory_report.h"
+#include "kernels/memory_scope.h"
 #include "train/matrix_peak.h"
 #include "train/memory_use.h"
 #include "train/run_checkpoint.h"
@@ -310,6 +311,7 @@ void Trainer::validate() {
 
 void Trainer::save() {
   if (saved_step_ == state_.step) return;
+  const MemoryScope memory(MemoryPhase::kSave);
   saved_step_ = state_.step;
   log_.activity("saving");
   state_.data = loader_.state();

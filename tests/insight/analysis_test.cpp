@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <fstream>
@@ -7,6 +8,8 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/files.h"
+#include "base/format.h"
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "insight/comm_calls.h"
@@ -626,6 +629,28 @@ TEST(Snapshot, GoesBackFromItsEndToItsPeak) {
   for (const char* text : {"{}", R"({"segments": 3, "device_traces": [[1, {"action": 2}]]})",
                            R"({"segments": [{"blocks": [{"state": "active_allocated"}]}]})"})
     EXPECT_EQ(snapshot_history(Json::parse(text), 16)["peak"]["allocated"], 0) << text;
+}
+
+// A run that was not traced has its memory pages from its snapshot.
+TEST(Snapshot, StandsInForATrace) {
+  const auto folder = fs::temp_directory_path() / fmt::format("insight_snapshot_{}", getpid());
+  fs::create_directories(folder);
+  auto snapshot = snapshot_by_hand();
+  snapshot["triptych"] = {{"rank", 3}};
+  write_file_atomically(folder / "snapshot_1.json", dump_json(snapshot));
+  write_file_atomically(folder / "broken.pickle", "cos\nsystem\n");
+  const Queries queries(load_run(folder));
+  EXPECT_EQ(queries.memory_peak({.rank = 3})["allocated"], 180);
+  EXPECT_EQ(queries.memory_curve({.rank = 3}, 100)["rank"], 3);
+  EXPECT_EQ(queries.memory_categories({})["rows"].size(), 3u);
+  EXPECT_THROW(queries.memory_peak({.rank = 4}), Error);
+  const auto summary = queries.summary_document({}, 1);
+  ASSERT_EQ(summary["memory"].size(), 1u);
+  EXPECT_EQ(summary["memory"][0]["layers"].size(), 1u);
+  EXPECT_EQ(summary["unreadable"].size(), 1u);
+  EXPECT_THAT(report_text(summary, 1), HasSubstr("snapshot_1.json"));
+  EXPECT_EQ(memory_layers_table(summary)[0]["module"], "b");
+  fs::remove_all(folder);
 }
 
 // ---- a real trace
