@@ -7,6 +7,7 @@
 #include "base/files.h"
 #include "cli/command.h"
 #include "cli/commands.h"
+#include "cli/profile_control.h"
 #include "insight/hta.h"
 #include "insight/queries.h"
 #include "insight/report.h"
@@ -62,9 +63,11 @@ int run_summary(const Arguments& arguments, const fs::path& where) {
 }
 
 int run_profile(const Arguments& arguments) {
-  arguments.expect(std::vector<std::string>{"summary", "DIR"});
+  arguments.expect(std::vector<std::string>{"start|stop|status|summary", "DIR"});
   const auto& verb = arguments.positional()[0];
-  require<UsageError>(verb == "summary", "profile ", verb, ": no such command; summary");
+  if (verb == "start" || verb == "stop" || verb == "status") return run_profile_control(arguments);
+  require<UsageError>(verb == "summary", "profile ", verb,
+                      ": no such command; start, stop, status, summary");
   return run_summary(arguments, arguments.positional()[1]);
 }
 
@@ -73,8 +76,9 @@ int run_profile(const Arguments& arguments) {
 Command profile_command() {
   Command command;
   command.name = "profile";
-  command.summary = "Say where the time, the memory and the communication of a profiled run went.";
-  command.usage = "summary DIR [--json | --csv FOLDER | --hta] [--rank R] [--step N]";
+  command.summary = "Record steps of a running training, and say where their time went.";
+  command.usage =
+      "start|stop|status RUN_DIR [--steps N] | summary DIR [--json | --csv FOLDER | --hta]";
   command.flags = {
       {"--json", "", "summary: for programs"},
       {"--csv", "FOLDER", "summary: every table as a CSV file"},
@@ -85,7 +89,15 @@ Command profile_command() {
       {"--jobs", "N", "summary: threads (default: all cores)"},
       {"--fail-if", "EXPR", "summary: status 1 when it holds, e.g. \"exposed_comm>0.2\"", true},
   };
+  for (auto& flag : profile_control_flags()) command.flags.push_back(std::move(flag));
   command.details =
+      "start, stop and status speak to a run that was started with profile.mode = \"dynamic\", by "
+      "the "
+      "file profile/profiler_config.json in its output folder; start waits until the trace is "
+      "there "
+      "and "
+      "prints its name. A run with profile.windows needs none of them. docs/profiling.md says "
+      "more.\n\n"
       "summary reads the traces below DIR (a run's output folder, its traces, or those of PyTorch "
       "or "
       "torch_npu), writes an index beside each so that the next reading takes no time, and prints "

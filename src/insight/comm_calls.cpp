@@ -150,13 +150,19 @@ class Matcher {
     CommGroup group{.name = c ? std::string(t.string(c->group)) : "", .tag = tag};
     std::string key;
     bool listed = false;
+    // Our own records number a message alike on both ends, others each end for itself.
+    const bool numbered = t.category(e) == Category::kCollective && c && c->sequence >= 0;
     if (message && src >= 0 && dst >= 0) {
+      // "pp 0 to 1"; our own groups have a purpose: "pipeline forward 0 to 1".
+      const bool purpose = numbered && !group.name.starts_with(tag);
+      const auto stem = purpose ? group.name : tag;
       group.name =
-          (tag.empty() ? "" : tag + " ") + std::to_string(src) + " to " + std::to_string(dst);
+          (stem.empty() ? "" : stem + " ") + std::to_string(src) + " to " + std::to_string(dst);
       group.ranks = {std::min(src, dst), std::max(src, dst)};
       group.size = 2;
       listed = true;
-      key = "message " + std::to_string(src) + ">" + std::to_string(dst) + " " + tag;
+      key = "message " + std::to_string(src) + ">" + std::to_string(dst) + " " +
+            (purpose ? group.name : tag);
     } else {
       group.ranks = c ? parse_ranks(t.string(c->group_ranks)) : std::vector<int64_t>();
       if (group.ranks.empty()) group.ranks = ranks_of_config(t, group.name);
@@ -170,7 +176,9 @@ class Matcher {
     const int index = group_of(key, std::move(group), listed);
     Key call_key{index, "", c ? c->sequence : -1};
     // Both ends of a link count their own messages: the n-th sent is the n-th received.
-    if (call_key.number < 0 || message) {
+    if (numbered && message) {
+      call_key.order = "message";
+    } else if (call_key.number < 0 || message) {
       call_key.order = message ? "message" : type;
       call_key.number = counts[{index, message ? type : call_key.order}]++;
     }

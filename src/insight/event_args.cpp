@@ -24,6 +24,7 @@ ArgKey arg_key(std::string_view key) {
       return pick("dtype", kDtype);
     case 6:
       if (key == "stream") return kStream;
+      if (key == "Module") return kMemoryModule;
       return pick("device", kDevice);
     case 7:
       return pick("Wait us", kWaitUs);

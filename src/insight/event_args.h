@@ -50,6 +50,7 @@ enum ArgKey : uint8_t {
   kDeviceType,
   kDeviceId,
   kMemoryCategory,
+  kMemoryModule,
   kMetaName,
   kSortIndex,
   kNumArgKeys

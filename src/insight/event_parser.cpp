@@ -269,6 +269,7 @@ class Committer {
       m.device = small(kDeviceId, -1);
       m.track = track();
       m.category = intern(kMemoryCategory);
+      m.module = intern(kMemoryModule);
       sink_.memory.push_back(m);
       return;
     }

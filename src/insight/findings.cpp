@@ -20,6 +20,18 @@ std::string rate(double bytes_per_s) {
                             : fmt::format("{:.1f} MB/s", bytes_per_s / 1e6);
 }
 
+/// Probability of at least `hits` out of `trials` where one has probability `p`.
+double chance_of(int64_t hits, int64_t trials, double p) {
+  double tail = 0, term = std::pow(1 - p, static_cast<double>(trials));
+  for (int64_t k = 0; k <= trials; ++k) {
+    if (k >= hits) tail += term;
+    term *= static_cast<double>(trials - k) / static_cast<double>(k + 1) * p / (1 - p);
+  }
+  return tail;
+}
+/// What happens more often by chance than once in 16 times is no evidence.
+constexpr double kMostChance = 1.0 / 16;
+
 /// Median over a rank's steps of one of the sums.
 class PerRank {
  public:
@@ -211,7 +223,11 @@ class Finder {
         if (excess < least_excess(rank) || reported.contains(rank)) continue;
         const double z = robust_z(compute[i], compute);
         if (members.size() > 3 && z > 0 && z < 3.5) continue;
-        if (slowest_share(rank, members) < 0.75) continue;
+        const auto [slowest, steps] = slowest_steps(rank, members);
+        // Of two ranks one is the slower in both of two steps half the time.
+        if (slowest < 0.75 * static_cast<double>(steps) ||
+            chance_of(slowest, steps, 1.0 / static_cast<double>(members.size())) > kMostChance)
+          continue;
         const auto at = comm.find(rank);
         double others_wait = 0;
         for (const auto other : members)
@@ -234,7 +250,7 @@ class Finder {
                       {"peers_compute_ns", usual},
                       {"excess", excess},
                       {"z", z},
-                      {"slowest_share", slowest_share(rank, members)}};
+                      {"slowest_share", static_cast<double>(slowest) / static_cast<double>(steps)}};
         if (at != comm.end()) {
           f.evidence["wait_ns"] = at->second.wait_ns;
           f.evidence["others_wait_ns"] = others_wait;
@@ -253,7 +269,9 @@ class Finder {
                                                                                         : 0.1;
   }
 
-  double slowest_share(int64_t rank, const std::vector<int64_t>& members) const {
+  /// In how many steps it computes longest, of how many.
+  std::pair<int64_t, int64_t> slowest_steps(int64_t rank,
+                                            const std::vector<int64_t>& members) const {
     std::map<int64_t, std::pair<int64_t, int64_t>> slowest;  // step -> (compute, rank)
     for (const auto member : members)
       for (const auto* s : per_rank_.at(member)) {
@@ -262,7 +280,7 @@ class Finder {
       }
     int64_t count = 0;
     for (const auto& [step, who] : slowest) count += who.second == rank;
-    return slowest.empty() ? 0 : static_cast<double>(count) / static_cast<double>(slowest.size());
+    return {count, static_cast<int64_t>(slowest.size())};
   }
 
   void links() {

@@ -105,6 +105,7 @@ std::vector<Allocation> allocations_of(const Trace& t, int32_t device_type, int3
       a.begin_ns = m.ts_ns;
       a.track = m.track;
       a.category = std::string(t.string(m.category));
+      a.module = std::string(t.string(m.module));
       live[m.address] = out.size();
       out.push_back(std::move(a));
     } else if (const auto at = live.find(m.address); at != live.end()) {
@@ -117,13 +118,14 @@ std::vector<Allocation> allocations_of(const Trace& t, int32_t device_type, int3
       a.end_ns = m.ts_ns;
       a.track = m.track;
       a.category = std::string(t.string(m.category));
+      a.module = std::string(t.string(m.module));
       out.push_back(std::move(a));
     }
   }
   for (auto& a : out) {
     if (a.begin_ns != INT64_MIN) {
       a.op = op_at(t, a.track, a.begin_ns);
-      if (a.op != kNone) a.module = module_of(t, a.op);
+      if (a.op != kNone && a.module.empty()) a.module = module_of(t, a.op);
     }
     if (a.category.empty()) a.category = category_by_life(t, a);
   }
@@ -309,17 +311,18 @@ Json memory_peak_json(const Run& run, int file) {
           {"hints", std::move(hints)}};
 }
 
-Json memory_categories_json(const Run& run, int file) {
-  const auto peak = memory_peak_json(run, file);
+Json category_rows(const Json& peak) {
   Json rows = Json::array();
   if (peak.contains("categories"))
     for (const auto& [name, bytes] : peak["categories"].items())
       rows.push_back({{"category", name}, {"bytes", bytes}});
   Json out{{"rank", peak["rank"]}, {"rows", std::move(rows)}};
-  if (peak.contains("empty"))
+  if (peak.contains("empty")) {
     out["empty"] = peak["empty"];
-  else
-    out["peak_ns"] = peak["peak_ns"], out["allocated"] = peak["allocated"];
+  } else {
+    out["peak_ns"] = peak["peak_ns"];
+    out["allocated"] = peak["allocated"];
+  }
   return out;
 }
 

@@ -43,7 +43,8 @@ Json layer_rows(const BytesByModule& modules, int64_t allocated);
 // The documents of the endpoints memory/*.
 /// {"rank","device","points":[{"t","allocated","reserved"}],"peak":{...},"categories":{name:[bytes...]}}
 Json memory_curve_json(const Run& run, int file, int64_t points);
-Json memory_categories_json(const Run& run, int file);
+/// Of memory_peak_json: {"rank","peak_ns","allocated","rows":[{"category","bytes"}]}
+Json category_rows(const Json& peak);
 /// {"peak_ns","allocated","layers":[{"module","bytes",<category>...}],
 ///  "rows":[{"category","module","op","bytes","count","share"}],"hints":[]}
 Json memory_peak_json(const Run& run, int file);

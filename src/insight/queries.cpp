@@ -28,6 +28,7 @@ struct Queries::Cache {
   std::map<int64_t, std::shared_ptr<const CommCalls>> calls;
   std::map<int64_t, std::shared_ptr<const std::vector<StepTimes>>> steps;
   std::map<int64_t, std::shared_ptr<const std::vector<Finding>>> findings;
+  std::map<int64_t, std::shared_ptr<const Json>> snapshots;  // by place in the run's list
 };
 
 namespace {
@@ -250,7 +251,7 @@ Json Queries::modules(const TableQuery& query) const {
   Json rows = Json::array();
   for (const auto& r : list) rows.push_back(to_json(r));
   Json out = page(std::move(rows), query);
-  if (list.empty()) out["empty"] = "no module scopes were recorded; set profile.with_stack = true";
+  if (list.empty()) out["empty"] = "no module scopes were recorded; profile.level = 1 records them";
   return out;
 }
 
@@ -308,13 +309,43 @@ Json Queries::idle(const Scope& scope) const {
 Json Queries::critical_path(const Scope& scope) const {
   return critical_path_json(*run_, one_file(*run_, scope), scope.step);
 }
+std::shared_ptr<const Json> Queries::snapshot_at(int64_t number) const {
+  return once(cache_->mutex, cache_->snapshots, number,
+              [&] { return snapshot_json(run_->snapshots()[static_cast<size_t>(number)]); });
+}
+
+/// Where no trace of the rank holds allocations, what its first snapshot knows of them: its "curve"
+/// or "peak".
+std::optional<Json> Queries::from_snapshot(const Scope& scope, const char* part) const {
+  const auto files = files_of(*run_, scope);
+  if (!files.empty() &&
+      !memory_devices(run_->files()[static_cast<size_t>(files.front())].trace).empty())
+    return std::nullopt;
+  for (size_t i = 0; i < run_->snapshots().size(); ++i) {
+    try {
+      const auto snapshot = snapshot_at(static_cast<int64_t>(i));
+      const auto rank = snapshot->at("about").value("rank", int64_t{-1});
+      if (scope.rank && rank != *scope.rank) continue;
+      auto document = snapshot->at(part);
+      document["rank"] = rank;
+      document["device"] = valid_utf8(run_->snapshots()[i].filename().string());
+      return document;
+    } catch (const Error&) {
+      continue;  // its own page says what is wrong with it
+    }
+  }
+  return std::nullopt;
+}
+
 Json Queries::memory_curve(const Scope& scope, int64_t points) const {
+  if (auto document = from_snapshot(scope, "curve")) return *document;
   return memory_curve_json(*run_, one_file(*run_, scope), points);
 }
 Json Queries::memory_categories(const Scope& scope) const {
-  return memory_categories_json(*run_, one_file(*run_, scope));
+  return category_rows(memory_peak(scope));
 }
 Json Queries::memory_peak(const Scope& scope) const {
+  if (auto document = from_snapshot(scope, "peak")) return *document;
   return memory_peak_json(*run_, one_file(*run_, scope));
 }
 Json Queries::memory_allocations(const TableQuery& query) const {
@@ -329,7 +360,7 @@ Json Queries::memory_snapshot(int64_t number) const {
             {"rows", Json::array()},
             {"empty", "no memory snapshot in this run; set profile.memory.windows to record one"}};
   require(number >= 0 && number < count, "snapshot ", number, ": there are ", count);
-  return snapshot_json(run_->snapshots()[static_cast<size_t>(number)]);
+  return *snapshot_at(number);
 }
 
 Json Queries::scalars(const std::vector<std::string>& tags) const {
@@ -398,9 +429,11 @@ Json Queries::summary_document(const Scope& scope, int64_t top) const {
     if (!peak.contains("empty")) memory.push_back(std::move(peak));
   }
   // Recorded without a trace, or as it is known by the run itself.
-  for (const auto& path : run_->snapshots()) {
+  for (size_t i = 0; i < run_->snapshots().size(); ++i) {
+    const auto& path = run_->snapshots()[i];
     try {
-      const auto snapshot = snapshot_json(path);
+      const auto held = snapshot_at(static_cast<int64_t>(i));
+      const auto& snapshot = *held;
       auto peak = snapshot["peak"];
       peak["rank"] = snapshot["about"].value("rank", int64_t{-1});
       peak["snapshot"] = valid_utf8(path.filename().string());

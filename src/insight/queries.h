@@ -83,6 +83,8 @@ class Queries {
   struct Cache;
   std::shared_ptr<const CommCalls> calls_of(int64_t span) const;
   std::shared_ptr<const std::vector<StepTimes>> steps_of(int64_t span) const;
+  std::shared_ptr<const Json> snapshot_at(int64_t number) const;
+  std::optional<Json> from_snapshot(const Scope& scope, const char* part) const;
   std::shared_ptr<const Run> run_;
   std::unique_ptr<Cache> cache_;
 };

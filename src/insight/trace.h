@@ -118,6 +118,8 @@ struct MemoryEvent {
   int32_t device = -1;
   uint32_t track = kNone;
   StringId category = 0;  ///< "parameter", "activation", ... when the run recorded it
+  StringId module = 0;    ///< its layer, likewise
+  uint32_t unused = 0;    ///< no gap whose bytes are left to chance
 };
 
 /// An arrow between two events, both inside this trace.

@@ -30,7 +30,7 @@ std::vector<StringId> join_strings(StringTable& table, EventSink& sink) {
   }
   for (auto& op : sink.ops)
     renumber(op.shapes, to), renumber(op.types, to), renumber(op.concrete, to);
-  for (auto& m : sink.memory) renumber(m.category, to);
+  for (auto& m : sink.memory) renumber(m.category, to), renumber(m.module, to);
   for (auto& c : sink.counters) renumber(c.series, to);
   for (auto* list : {&sink.tracks, &sink.processes})
     for (auto& t : *list) renumber(t.name, to), renumber(t.pid_text, to), renumber(t.tid_text, to);

@@ -17,7 +17,7 @@ namespace triptych::insight {
 namespace {
 
 constexpr char kMagic[8] = {'T', 'R', 'I', 'P', 'I', 'D', 'X', '\n'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr size_t kAlign = 64;
 
 struct Section {

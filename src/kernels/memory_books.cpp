@@ -1,6 +1,7 @@
 #include "kernels/memory_books.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -18,15 +19,6 @@ namespace {
 std::atomic<uint64_t> g_next_block{1};
 std::atomic<MemorySpace> g_run_space{MemorySpace::kHost};
 
-struct Threads {
-  std::mutex mutex;
-  std::vector<std::string> names{""};
-};
-Threads& threads() {
-  static auto* instance = new Threads;
-  return *instance;
-}
-
 uint16_t this_thread() {
   thread_local uint16_t number = 0;
   if (number > 0) return number;
@@ -37,6 +29,7 @@ uint16_t this_thread() {
   if (self.names.size() > UINT16_MAX) return 0;
   number = static_cast<uint16_t>(self.names.size());
   self.names.push_back(fmt::format("{} {}", name.data(), number));
+  self.ids.push_back(::gettid());
   return number;
 }
 
@@ -58,10 +51,9 @@ Books& run_books() { return books(g_run_space); }
 
 void set_run_space(MemorySpace space) { g_run_space = space; }
 
-std::vector<std::string> thread_names() {
-  auto& self = threads();
-  const std::lock_guard lock(self.mutex);
-  return self.names;
+Threads& threads() {
+  static auto* instance = new Threads;
+  return *instance;
 }
 
 std::vector<MemoryBlock> Books::alive() const {

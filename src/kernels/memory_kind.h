@@ -15,12 +15,13 @@ enum class MemoryKind : uint8_t {
   kTemporary,       ///< gone before its layer ended, or made in backward or in the update
   kInput,           ///< what the loader's samples became
   kCommunication,   ///< buffers of collectives
+  kCheckpoint,      ///< copies on their way to disk
   kUnknown,         ///< made outside of anything named here
 };
-constexpr size_t kMemoryKinds = 8;
+constexpr size_t kMemoryKinds = 9;
 constexpr std::array<std::string_view, kMemoryKinds> kMemoryKindNames = {
-    "parameter", "gradient", "optimizer_state", "activation",
-    "temporary", "input",    "communication",   "unknown"};
+    "parameter", "gradient",      "optimizer_state", "activation", "temporary",
+    "input",     "communication", "checkpoint",      "unknown"};
 constexpr std::string_view name_of(MemoryKind kind) {
   return kMemoryKindNames[static_cast<size_t>(kind)];
 }

@@ -76,6 +76,7 @@ struct MemoryRecording {
   int64_t dropped = 0;                  ///< oldest events beyond max_events
   std::vector<std::string> layers;      ///< names by number
   std::vector<std::string> threads;     ///< names by number
+  std::vector<int64_t> thread_ids;      ///< the system's, by number
   std::vector<MemorySegment> segments;  ///< at the end; empty on the CPU
 };
 

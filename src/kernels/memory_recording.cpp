@@ -37,6 +37,13 @@ std::vector<std::string> layer_names(size_t count) {
   return names;
 }
 
+void name_threads(MemoryRecording& recording) {
+  auto& all = books::threads();
+  const std::lock_guard lock(all.mutex);
+  recording.threads = all.names;
+  recording.thread_ids = all.ids;
+}
+
 }  // namespace
 
 MemoryRecording stop_memory_recording() {
@@ -60,7 +67,7 @@ MemoryRecording stop_memory_recording() {
   out.events = std::move(recording.events);
   out.after = self.alive();
   out.layers = layer_names(self.now.by_layer.size());
-  out.threads = books::thread_names();
+  name_threads(out);
   self.recording.reset();
   return out;
 }
@@ -73,7 +80,7 @@ MemoryRecording memory_blocks() {
   out.begin_ns = out.end_ns = books::now_ns();
   out.before = out.after = self.alive();
   out.layers = layer_names(self.now.by_layer.size());
-  out.threads = books::thread_names();
+  name_threads(out);
   return out;
 }
 

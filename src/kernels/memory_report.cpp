@@ -70,7 +70,7 @@ std::string memory_table(const MemoryTotals& totals, size_t most) {
 }
 
 std::string out_of_memory_text(const std::string& what, const std::string& reason,
-                               const MemoryTotals& totals) {
+                               const MemoryTotals& totals, int64_t asked) {
   const auto place = memory_place();
   MemoryContext context;
   {
@@ -85,7 +85,10 @@ std::string out_of_memory_text(const std::string& what, const std::string& reaso
                           reason.empty() ? "" : ": ", reason, memory_text(totals.bytes),
                           memory_table(totals));
   if (!context.advice) return text;
-  const auto advice = context.advice(totals);
+  auto wanted = totals;
+  wanted.bytes += asked;
+  wanted.by_kind[static_cast<size_t>(place.tag.kind)] += asked;
+  const auto advice = context.advice(wanted);
   if (!advice.empty()) text += "\n  what would help:";
   for (const auto& line : advice) text += "\n    " + line;
   return text;
@@ -94,7 +97,7 @@ std::string out_of_memory_text(const std::string& what, const std::string& reaso
 std::string tell_out_of_memory(size_t bytes, const std::string& reason) {
   books::give_up_reserve();
   const auto text = out_of_memory_text(memory_text(static_cast<int64_t>(bytes)) + " asked for",
-                                       reason, memory_totals());
+                                       reason, memory_totals(), static_cast<int64_t>(bytes));
   std::function<void(const std::string&)> failed;
   {
     const std::lock_guard lock(g_mutex);

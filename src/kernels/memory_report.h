@@ -19,7 +19,7 @@ class OutOfMemory : public Error {
 /// What that message is to say of the run.
 struct MemoryContext {
   int64_t rank = 0;
-  /// Settings that would take less, given what is held; may be empty.
+  /// Settings that would take less, given what is held and was asked for; may be empty.
   std::function<std::vector<std::string>(const MemoryTotals&)> advice;
 };
 void set_memory_context(MemoryContext context);
@@ -36,9 +36,10 @@ std::string memory_table(const MemoryTotals& totals, size_t most = 10);
 
 /// The message of OutOfMemory.
 /// @param what    that did not fit: "1.25 GiB asked for"
+/// @param asked   bytes of it, for the advice; they count as what this thread's place allocates
 /// @param reason  the system's words; may be empty
 std::string out_of_memory_text(const std::string& what, const std::string& reason,
-                               const MemoryTotals& totals);
+                               const MemoryTotals& totals, int64_t asked = 0);
 
 /// The same for a size, told to whom on_out_of_memory named as well.
 std::string tell_out_of_memory(size_t bytes, const std::string& reason);

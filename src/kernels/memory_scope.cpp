@@ -69,6 +69,21 @@ uint16_t layer_of_node(const torch::autograd::Node& node) {
   return behind == list->second.begin() ? 0 : std::prev(behind)->layer;
 }
 
+MemoryKind kind_made_in(MemoryPhase phase) {
+  switch (phase) {
+    case MemoryPhase::kLoad:
+      return MemoryKind::kParameter;
+    case MemoryPhase::kInput:
+      return MemoryKind::kInput;
+    case MemoryPhase::kSave:
+      return MemoryKind::kCheckpoint;
+    case MemoryPhase::kOther:
+      return MemoryKind::kUnknown;
+    default:
+      return MemoryKind::kTemporary;
+  }
+}
+
 }  // namespace
 
 uint16_t memory_layer(std::string_view name) {
@@ -122,12 +137,7 @@ MemoryScope::Place memory_place() {
 }
 
 MemoryScope::MemoryScope(MemoryPhase phase, std::string_view layer)
-    : MemoryScope(phase,
-                  phase == MemoryPhase::kLoad    ? MemoryKind::kParameter
-                  : phase == MemoryPhase::kInput ? MemoryKind::kInput
-                  : phase == MemoryPhase::kOther ? MemoryKind::kUnknown
-                                                 : MemoryKind::kTemporary,
-                  layer) {}
+    : MemoryScope(phase, kind_made_in(phase), layer) {}
 
 MemoryScope::MemoryScope(MemoryPhase phase, MemoryKind kind, std::string_view layer)
     : before_(t_place), first_before_(t_first_block) {

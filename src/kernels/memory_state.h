@@ -89,7 +89,12 @@ Books& books(MemorySpace space);
 /// Of the space that the run computes in.
 Books& run_books();
 
-/// Names of threads by number, the first empty.
-std::vector<std::string> thread_names();
+/// Threads that made or freed a block, by number; the first stands for none.
+struct Threads {
+  std::mutex mutex;
+  std::vector<std::string> names{""};
+  std::vector<int64_t> ids{0};  ///< the system's
+};
+Threads& threads();
 
 }  // namespace triptych::books

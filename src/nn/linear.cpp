@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/trace_scope.h"
 #include "nn/dropout.h"
 #include "parallel/collectives.h"
 #include "parallel/weight_gradients.h"
@@ -109,6 +110,7 @@ Linear::Linear(ParameterBuilder& builder, std::string path, const std::string& p
 }
 
 at::Tensor Linear::forward(const at::Tensor& x_TI, const at::Tensor& dropout_keys_T) const {
+  const TraceScope scope(TraceScope::Inner(), kModulePrefix, path_);
   const bool partial = split_.is_row() && groups_.tensor_size() > 1;
   auto y_TO = linear(x_TI, *weight, bias && !partial ? bias->value : at::Tensor());
   if (lora) y_TO = with_adapter(y_TO, x_TI, dropout_keys_T);

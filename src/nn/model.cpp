@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/random.h"
+#include "parallel/parameter_shards.h"
 
 namespace triptych {
 
@@ -104,7 +105,8 @@ at::Tensor random_part(const Parameter& parameter, uint64_t seed) {
 
 }  // namespace
 
-void initialise(const ParameterList& parameters, uint64_t seed, at::Device device) {
+void initialise(const ParameterList& parameters, uint64_t seed, at::Device device,
+                ParameterShards* shards) {
   for (const auto& parameter : parameters) {
     if (!parameter->on_stage || !parameter->value.is_meta()) continue;
     const auto dtype = parameter->value.scalar_type();
@@ -121,8 +123,12 @@ void initialise(const ParameterList& parameters, uint64_t seed, at::Device devic
         values = random_part(*parameter, seed);
         break;
     }
-    parameter->value = values.to(at::TensorOptions().dtype(dtype).device(device))
-                           .set_requires_grad(parameter->trained);
+    values = values.to(at::TensorOptions().dtype(dtype).device(device));
+    if (shards != nullptr) {
+      shards->store(*parameter, values);
+    } else {
+      parameter->value = values.set_requires_grad(parameter->trained);
+    }
   }
 }
 

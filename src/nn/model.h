@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,8 @@
 
 namespace triptych {
 
+class ParameterShards;
+
 /// A model as everything outside its family sees it: layers over a flow, parameters by name, and
 /// the linear layers that adapters may go beside.
 struct Model {
@@ -17,6 +20,9 @@ struct Model {
   ParameterList
       parameters;  ///< in the order of the layers; every parameter once, adapters included
   std::vector<Linear*> linears;
+  /// Where ranks share the parameters out (ZeRO-3): gathers those of the layers that run. Null:
+  /// each parameter is whole where it is.
+  std::shared_ptr<ParameterShards> shards;
 
   /// @throws Error when there is none of that name.
   Parameter& parameter(std::string_view name) const;
@@ -37,6 +43,8 @@ void add_lora(Model& model, Linear& linear, const LoraSettings& settings);
 /// Gives every parameter that is still on the meta device storage and the reference's random
 /// values: each element a function of (seed, name, element index), so that any shard draws only its
 /// part.
-void initialise(const ParameterList& parameters, uint64_t seed, at::Device device);
+/// @param shards  that keep the values of each as it is made; may be null
+void initialise(const ParameterList& parameters, uint64_t seed, at::Device device,
+                ParameterShards* shards = nullptr);
 
 }  // namespace triptych

@@ -6,14 +6,17 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <numeric>
+#include <tuple>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "parallel/comm_trace.h"
 #include "parallel/group_host.h"
 
 namespace triptych {
@@ -59,6 +62,7 @@ struct Pending::Work {
   std::vector<at::Tensor> tensors;  // alive until it is done
   int64_t record = 0;               // 0: not in the log before it is waited for
   std::string text;
+  std::unique_ptr<CommTrace> trace;  // while a window of the profiler is open
 };
 
 void Pending::wait() {
@@ -66,11 +70,13 @@ void Pending::wait() {
   const auto work = std::move(work_);
   work_ = nullptr;
   if (work->record == 0) work->record = work->host->log.begin(work->text);
+  if (work->trace) work->trace->wait_begins();
   try {
     work->work->wait();
   } catch (const std::exception& error) {
     work->host->fail(work->text, message_of(error));
   }
+  if (work->trace) work->trace->wait_ended();
   work->host->log.end(work->record);
 }
 
@@ -95,7 +101,11 @@ struct Group::Connection {
 
   c10::intrusive_ptr<c10d::Backend> backend;
   int64_t sequence = 0;
-  std::mutex messages;  // a sending and a receiving thread
+  CommTrace::LastEnd last_end = std::make_shared<std::atomic<int64_t>>(0);
+  std::mutex messages;  // a sending and a receiving thread; guards what follows
+  /// Messages of one number to (from) one peer so far: both ends count alike.
+  std::map<std::tuple<int64_t, bool, int64_t>, int64_t> counts;
+  std::map<int64_t, CommTrace::LastEnd> last_sent;
 };
 
 Group::Group(std::shared_ptr<GroupHost> host, std::string name, std::vector<int64_t> members)
@@ -155,6 +165,33 @@ Group::Connection& Group::connection() {
   return *connection_;
 }
 
+namespace {
+
+/// Null unless a window is open. What a device's own stream does is in its kernels' records.
+std::unique_ptr<CommTrace> start_trace(const GroupHost& host, const char* operation,
+                                       const std::string& group,
+                                       const std::vector<int64_t>& members, std::string_view tag,
+                                       std::span<const at::Tensor> tensors, int64_t sequence,
+                                       CommTrace::LastEnd last_end) {
+  auto* sink = trace_sink();
+  if (sink == nullptr || host.device != c10::DeviceType::CPU || tensors.empty()) return nullptr;
+  const auto& out = tensors.front();
+  const auto& in = tensors.back();
+  CommRecord record{.type = trace_type(operation),
+                    .group = group,
+                    .tag = group_tag(group),
+                    .label = std::string(tag),
+                    .dtype = c10::toString(in.scalar_type()),
+                    .members = members,
+                    .in_elements = in.numel(),
+                    .out_elements = out.numel(),
+                    .bytes = static_cast<int64_t>(std::max(in.nbytes(), out.nbytes())),
+                    .sequence = sequence};
+  return std::make_unique<CommTrace>(*sink, std::move(record), std::move(last_end));
+}
+
+}  // namespace
+
 template <class Call>
 Pending Group::launch(const char* operation, const at::Tensor& shaped_like, std::string_view tag,
                       std::vector<at::Tensor> tensors, const Call& call) {
@@ -167,15 +204,30 @@ Pending Group::launch(const char* operation, const at::Tensor& shaped_like, std:
                   describe(shaped_like), tag.empty() ? std::string() : fmt::format(" '{}'", tag));
   if (host_->check_collectives) compare_records(*host_, members_, to.sequence, work->text);
   work->record = host_->log.begin(work->text);
+  work->trace =
+      start_trace(*host_, operation, name_, members_, tag, work->tensors, to.sequence, to.last_end);
   try {
     work->work = call(*to.backend);
   } catch (const std::exception& error) {
     host_->fail(work->text, message_of(error));
   }
+  if (work->trace) work->trace->watch(*work->work);
   Pending pending;
   pending.work_ = std::move(work);
   return pending;
 }
+
+namespace {
+/// What starts a message, with the number by which both ends know it.
+template <class Start>
+struct Numbered {
+  int64_t number;
+  Start start;
+  auto operator()(c10d::Backend& backend) const { return start(backend); }
+};
+template <class Start>
+Numbered(int64_t, Start) -> Numbered<Start>;
+}  // namespace
 
 template <class Call>
 Pending Group::message(const char* operation, const at::Tensor& tensor, int64_t peer,
@@ -190,8 +242,20 @@ Pending Group::message(const char* operation, const at::Tensor& tensor, int64_t 
   work->text = fmt::format(
       "{} rank {} in {} {}{}{}", operation, members_[static_cast<size_t>(peer)], name_,
       list(members_), describe(tensor), tag.empty() ? std::string() : fmt::format(" '{}'", tag));
+  const bool sends = operation[0] == 's';
   try {
     const std::lock_guard lock(to.messages);
+    const int64_t before = to.counts[{peer, sends, call.number}]++;
+    if (trace_sink() != nullptr) {
+      auto last_end = sends ? to.last_sent[peer] : nullptr;
+      if (sends && !last_end)
+        last_end = to.last_sent[peer] = std::make_shared<std::atomic<int64_t>>(0);
+      const int64_t theirs = members_[static_cast<size_t>(peer)];
+      work->trace = start_trace(*host_, operation, name_, members_, tag, work->tensors,
+                                before << 31 | call.number, std::move(last_end));
+      if (work->trace)
+        work->trace->between(sends ? host_->rank : theirs, sends ? theirs : host_->rank);
+    }
     work->work = call(*to.backend);
   } catch (const std::exception& error) {
     host_->fail(work->text, message_of(error));
@@ -203,18 +267,22 @@ Pending Group::message(const char* operation, const at::Tensor& tensor, int64_t 
 
 Pending Group::send_async(const at::Tensor& tensor, int64_t to, int64_t number,
                           std::string_view tag) {
-  return message("send to", tensor, to, tag, [&](c10d::Backend& backend) {
-    std::vector<at::Tensor> tensors{tensor};
-    return backend.send(tensors, static_cast<int>(to), static_cast<int>(number));
-  });
+  return message("send to", tensor, to, tag, Numbered{number, [&](c10d::Backend& backend) {
+                                                        std::vector<at::Tensor> tensors{tensor};
+                                                        return backend.send(
+                                                            tensors, static_cast<int>(to),
+                                                            static_cast<int>(number));
+                                                      }});
 }
 
 Pending Group::receive_async(const at::Tensor& tensor, int64_t from, int64_t number,
                              std::string_view tag) {
-  return message("receive from", tensor, from, tag, [&](c10d::Backend& backend) {
-    std::vector<at::Tensor> tensors{tensor};
-    return backend.recv(tensors, static_cast<int>(from), static_cast<int>(number));
-  });
+  return message("receive from", tensor, from, tag,
+                 Numbered{number, [&](c10d::Backend& backend) {
+                            std::vector<at::Tensor> tensors{tensor};
+                            return backend.recv(tensors, static_cast<int>(from),
+                                                static_cast<int>(number));
+                          }});
 }
 
 void Group::connect() {

@@ -2,7 +2,6 @@
 
 #include <ATen/ops/ones_like.h>
 #include <ATen/ops/zeros_like.h>
-#include <ATen/record_function.h>
 #include <torch/csrc/autograd/edge.h>
 #include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/grad_mode.h>
@@ -11,6 +10,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/format.h"
+#include "base/trace_scope.h"
 
 namespace triptych {
 
@@ -18,6 +18,16 @@ std::string SlotRecord::name() const {
   return fmt::format("{}, stage {}, chunk {}, micro-batch {}", name_of(slot.kind), rank, slot.chunk,
                      slot.micro_batch);
 }
+
+namespace {
+/// "F stage s chunk v micro-batch m" with the virtual stage; empty outside of a window.
+std::string trace_name(const Slot& slot, int64_t virtual_stage) {
+  if (trace_sink() == nullptr) return {};
+  constexpr const char* kLetters = "FBIW";
+  return fmt::format("{} stage {} chunk {} micro-batch {}", kLetters[static_cast<int>(slot.kind)],
+                     virtual_stage, slot.chunk, slot.micro_batch);
+}
+}  // namespace
 
 /// The graph is held by its edges: a sent tensor itself goes when its message is out.
 struct Pipeline::InFlight {
@@ -81,14 +91,13 @@ void Pipeline::run_slots(const PipelineWork& work, const SlotList& slots, int64_
       expect_gradients(slot);
       if (i + 1 < slots.size() && computes(slots[i + 1])) expect_gradients(slots[i + 1]);
       SlotRecord record{.slot = slot, .rank = settings_.rank, .begin_s = steady_seconds()};
-      at::RecordFunction range(at::RecordScope::USER_SCOPE);
-      if (range.isActive()) range.before(record.name());
       const double waited = messages_.waited_s();
       run_slot(work, slot);
       record.end_s = steady_seconds();
       record.waited_s = messages_.waited_s() - waited;
       if (work.observe) work.observe(record);
     }
+    if (work.slot_done) work.slot_done(slot, computes(slot));
     if (last[static_cast<size_t>(slot.chunk)] == i && work.chunk_done) work.chunk_done(slot.chunk);
   }
   messages_.finish();
@@ -99,6 +108,7 @@ void Pipeline::run_slot(const PipelineWork& work, const Slot& slot) {
   if (slot.kind != SlotKind::kBackwardWeight) return backward(slot);
   const auto it = put_off_.find(address(slot));
   if (it == put_off_.end()) return;
+  const TraceScope trace(trace_name(slot, address(slot).stage));
   for (auto& product : it->second) {
     product();
     product = nullptr;  // frees what it needed
@@ -126,6 +136,7 @@ void Pipeline::forward(const PipelineWork& work, const Slot& slot) {
       flow.set(name, std::move(value));
     }
   }
+  const TraceScope trace(trace_name(slot, address(slot).stage));
   work.run_layers(slot.chunk, slot.micro_batch, flow);
   if (at.stage + 1 == settings_.shape.virtual_stages()) {
     const auto loss = work.loss(slot.micro_batch, flow);
@@ -151,9 +162,12 @@ void Pipeline::backward(const Slot& slot) {
   const auto at = address(slot);
   auto kept = std::move(in_flight_.at(at));
   in_flight_.erase(at);
+  std::vector<at::Tensor> gradients;
+  if (!kept.outputs.empty())
+    gradients = kept.loss_gradient.defined() ? std::vector{kept.loss_gradient}
+                                             : messages_.take_backward(at);
+  const TraceScope trace(trace_name(slot, address(slot).stage));
   if (!kept.outputs.empty()) {
-    auto gradients = kept.loss_gradient.defined() ? std::vector{kept.loss_gradient}
-                                                  : messages_.take_backward(at);
     if (slot.kind == SlotKind::kBackwardInput) weight_gradients_->collect_into(&put_off_[at]);
     torch::autograd::Engine::get_default_engine().execute(kept.outputs, gradients,
                                                           /*keep_graph=*/false,

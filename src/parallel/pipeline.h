@@ -45,6 +45,8 @@ struct PipelineWork {
   std::function<void(int64_t chunk, int64_t micro_batch, Flow& flow)> run_layers;
   /// On the last virtual stage: what backward starts from.
   std::function<at::Tensor(int64_t micro_batch, const Flow& flow)> loss;
+  /// After each slot, also of a micro-batch that is not computed; may be empty.
+  std::function<void(const Slot& slot, bool computed)> slot_done;
   /// No more gradients will come for the parameters of this chunk in this step; may be empty.
   std::function<void(int64_t chunk)> chunk_done;
   /// Called after each slot; may be empty.

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/format.h"
+#include "kernels/memory_scope.h"
 #include "parallel/process_context.h"
 
 namespace triptych {
@@ -72,6 +73,7 @@ std::vector<FieldHeader> read_header(const at::Tensor& header) {
 }
 
 at::Tensor empty_like(const TensorShape& shape, at::Device device) {
+  const MemoryScope memory(MemoryPhase::kOther, MemoryKind::kCommunication);
   return at::empty(shape.sizes, at::TensorOptions().dtype(shape.dtype).device(device));
 }
 

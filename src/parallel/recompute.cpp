@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "kernels/memory_scope.h"
+#include "parallel/run_layer.h"
 
 namespace triptych {
 
@@ -43,7 +44,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
     const Flow before = flow;
     {
       const at::NoGradGuard no_grad;
-      run->layer->forward(flow);
+      run_layer(*run->layer, flow);
     }
     variable_list outputs;
     for (const auto& [name, value] : flow.entries()) {
@@ -79,7 +80,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
       const at::AutoGradMode with_grad(true);
       {
         const MemoryScope memory(MemoryPhase::kForward, self.layer->name());
-        self.layer->forward(flow);
+        run_layer(*self.layer, flow);
       }
       for (size_t i = 0; i < gradients.size(); ++i) {
         const auto& output = flow.at(self.fields.out[i]);
@@ -99,7 +100,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
 }  // namespace
 
 void forward_recomputed(const Layer& layer, Flow& flow) {
-  if (!at::GradMode::is_enabled()) return layer.forward(flow);
+  if (!at::GradMode::is_enabled()) return run_layer(layer, flow);
   const auto run = c10::make_intrusive<Run>();
   run->layer = &layer;
   variable_list inputs;
@@ -113,7 +114,7 @@ void forward_recomputed(const Layer& layer, Flow& flow) {
   }
   const bool trained = std::any_of(layer.parameters().begin(), layer.parameters().end(),
                                    [](const auto& p) { return p->value.requires_grad(); });
-  if (!trained && inputs.empty()) return layer.forward(flow);
+  if (!trained && inputs.empty()) return run_layer(layer, flow);
 
   const auto anchor = at::zeros({}).set_requires_grad(true);
   const auto outputs = Recompute::apply(anchor, at::TensorList(inputs), run);

@@ -11,9 +11,11 @@
 #include "parallel/group.h"
 #include "parallel/mesh.h"
 #include "parallel/parameter.h"
+#include "parallel/shard_groups.h"
 
 namespace triptych {
 
+class ParameterShards;
 class ProcessContext;
 
 /// AdamW's settings that do not change from step to step.
@@ -24,14 +26,18 @@ struct AdamWSettings {
 };
 
 struct ShardingSettings {
-  int64_t zero = 1;             ///< 0: every rank holds all states; 1: each its slice
+  /// 0: every rank holds everything; 1: its slice of the states; 2: and of the gradients; 3: and of
+  /// the parameters (OptimizerGroups::parameters; without them as 2).
+  int64_t zero = 1;
   int64_t bucket_elements = 0;  ///< 0: max(40 M, 1 M x ranks that share)
   bool overlap = true;          ///< reduce full buckets while backward still runs
+  bool offload = false;         ///< states in host memory, whatever the parameters' device
 };
 
-/// The groups an optimizer works over. A group of one costs nothing.
+/// The groups an optimizer works over. A group of one costs nothing; null is a group of one.
 struct OptimizerGroups {
-  Group* gradients = nullptr;  ///< ranks that hold the same parameters: sums, shards
+  Group* gradients = nullptr;  ///< ranks that hold the same parameters
+  ShardGroups sharing;         ///< who of them shares the shards with whom
   Group* norm = nullptr;       ///< ranks whose sums of squares add up to the whole norm
   Group* tensor = nullptr;     ///< ranks that split matrices: sums what Parameter marks for it
   /// Parameters that layers of several pipeline ranks use (a tied embedding): each rank finds a
@@ -42,8 +48,13 @@ struct OptimizerGroups {
   };
   std::vector<Shared> shared;
   MeshCoordinates coordinates;
+  /// The parameters of a pipeline's chunks, in their order; one that several chunks use stands in
+  /// each of them. Empty: one chunk.
+  std::vector<ParameterList> chunks;
+  ParameterShards* parameters = nullptr;  ///< ZeRO-3; must outlive the optimizer
 };
-OptimizerGroups optimizer_groups(ProcessContext& process, int64_t zero);
+OptimizerGroups optimizer_groups(ProcessContext& process, int64_t zero,
+                                 const ZeroGroupChoice& zero_group = ZeroGroup::kAll);
 
 enum class StateKind : uint8_t { kMaster, kExpAvg, kExpAvgSq };
 
@@ -54,16 +65,23 @@ struct StateRange {
   bool writer = true;  ///< this rank saves it; other ranks hold a copy
 };
 
-/// AdamW over sharded states (ZeRO-0 and -1), with the semantics of torch.optim.AdamW.
+/// AdamW over sharded states, gradients and parameters (ZeRO-0 to -3), with the semantics of
+/// torch.optim.AdamW.
 ///
-/// Several ranks: the parameters become views of flat buckets (`Parameter::value` moves with
-/// set_data), gradients are summed in fp32 into buckets as autograd delivers them, full buckets are
-/// reduced in a fixed order while the last backward still runs, each rank updates its slice of
-/// every bucket, and the slices are gathered in place. Parameters of which each tensor rank finds a
-/// part of the gradient (Placement::sum_over_tensor, Parameter::copies) have buckets of their own
-/// behind the others; they are summed over the tensor ranks in one exchange after the last
-/// backward, and reduced then. One rank: nothing moves and nothing is copied; gradients are used
-/// where autograd left them, row-sparse ones included, except that bf16 gradients of several
+/// Several ranks: gradients are summed in fp32 into flat buckets as autograd delivers them, full
+/// buckets are reduced in a fixed order while backward still runs, and each rank updates its slice
+/// of every bucket.
+///   ZeRO-0, -1  the parameters become views of the buckets' weights (`Parameter::value` moves with
+///               set_data), buckets are reduced in the last micro-batch's backward, and the updated
+///               slices are gathered in place.
+///   ZeRO-2      a bucket's gradients exist from the first of them until it is reduced, once in
+///               every micro-batch; what stays is an fp32 slice that sums micro-batches up.
+///   ZeRO-3      the same with a bucket for each unit of ParameterShards: no weights are held or
+///               gathered here, and buckets are reduced as backward leaves their layer.
+/// Sums over replicas of the shards, over tensor ranks (Placement::sum_over_tensor,
+/// Parameter::copies) and over pipeline stages that share a parameter are taken of the slices,
+/// after the last backward. One rank: nothing moves and nothing is copied; gradients are used where
+/// autograd left them, row-sparse ones included, except that bf16 gradients of several
 /// micro-batches are summed in fp32.
 ///
 /// A bf16 parameter's fp32 master is the weight itself and 16 more bits; an fp32 parameter is its
@@ -88,12 +106,15 @@ class ShardedOptimizer {
 
   /// Forgets all gradients and opens a step.
   void begin_step(int64_t micro_batches);
-  /// The same for a pipeline, where backwards of several micro-batches take turns: gradients are
-  /// summed as they come, `finish_gradients` says which are complete, and `finish_micro_batches`
-  /// takes the place of all calls of finish_micro_batch.
-  void begin_pipelined_step(int64_t micro_batches);
-  /// No more gradients will come for these parameters in this step: their buckets may be reduced.
-  void finish_gradients(const ParameterList& parameters);
+  /// The same for a pipeline, where backwards of several micro-batches and chunks take turns;
+  /// `finish_backward` and `finish_chunk` say what is complete, and `finish_micro_batches` takes
+  /// the place of all calls of finish_micro_batch.
+  /// @param parted  a backward gives its weight gradients later than the others (zero bubble)
+  void begin_pipelined_step(int64_t micro_batches, bool parted = false);
+  /// A backward of one micro-batch in this chunk is over, or there was none on this rank.
+  void finish_backward(int64_t chunk);
+  /// No more gradients will come for the parameters of this chunk in this step.
+  void finish_chunk(int64_t chunk);
   void finish_micro_batches();
   /// After each backward. The last one waits until every gradient is summed over the ranks.
   void finish_micro_batch();

@@ -1,6 +1,7 @@
 #include "train/loaded_model.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 
@@ -10,6 +11,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "parallel/parameter_shards.h"
 
 namespace triptych {
 
@@ -87,13 +89,18 @@ at::Tensor read_part(const HubFolder& folder, const std::string& stored, const P
   return part.to(device);
 }
 
+/// What this rank holds, or of sharded parameters would hold; then all ranks ask alike.
+at::Tensor held_value(const LoadedModel& loaded, const Parameter& parameter) {
+  return loaded.model.shards ? loaded.model.shards->whole(parameter) : parameter.value.detach();
+}
+
 void check_tied_copy(const LoadedModel& loaded, const HubFolder& folder) {
   for (const auto& name : folder.names()) {
     if (loaded.family->canonical_name(name) != "lm_head.weight") continue;
     if (loaded.find(name) != nullptr) return;
     const auto& embedding = loaded.model.parameter("model.embed_tokens.weight");
     if (!embedding.on_stage) return;
-    if (!read_part(folder, name, embedding, at::kCPU).equal(embedding.value.cpu())) {
+    if (!read_part(folder, name, embedding, at::kCPU).equal(held_value(loaded, embedding).cpu())) {
       log_warning("{}: '{}' differs from the embedding it is tied to and is not used",
                   folder.path().string(), name);
     }
@@ -107,7 +114,9 @@ void read_weights(LoadedModel& loaded, const HubFolder& folder, at::Device devic
     if (it == parameters.end()) continue;
     auto& parameter = *it->second;
     if (!parameter.on_stage) continue;
-    if (parameter.value.is_meta()) {
+    if (loaded.model.shards) {
+      loaded.model.shards->store(parameter, read_part(folder, name, parameter, device));
+    } else if (parameter.value.is_meta()) {
       parameter.value =
           read_part(folder, name, parameter, device).set_requires_grad(parameter.trained);
     } else {
@@ -175,7 +184,9 @@ void read_adapter(LoadedModel& loaded, const Adapter& adapter,
     used += parameter.name.find(".lora_") != std::string::npos;
     if (!parameter.on_stage) continue;
     const auto part = part_of(parameter, tensor);
-    if (parameter.value.is_meta()) {
+    if (loaded.model.shards) {
+      loaded.model.shards->store(parameter, part);
+    } else if (parameter.value.is_meta()) {
       parameter.value =
           part.contiguous()
               .to(parameter.value.scalar_type(), /*non_blocking=*/false, /*copy=*/true)
@@ -304,7 +315,7 @@ LoadedModel load_model(const ModelRequest& request, std::unique_ptr<Family> fami
     }
   }
   if (adapter) read_adapter(loaded, *adapter, request.adapter);
-  initialise(loaded.model.parameters, request.seed, request.device);
+  initialise(loaded.model.parameters, request.seed, request.device, loaded.model.shards.get());
   return loaded;
 }
 
@@ -320,6 +331,12 @@ void load_weights(LoadedModel& loaded, const std::filesystem::path& weights) {
   }
 }
 
+void set_value(const LoadedModel& loaded, Parameter& parameter, const at::Tensor& value) {
+  const at::NoGradGuard no_grad;
+  if (loaded.model.shards) return loaded.model.shards->store(parameter, value);
+  parameter.value.detach().copy_(value);
+}
+
 TensorProvider weight_provider(const LoadedModel& loaded) {
   return [&loaded](const std::string& stored) {
     const auto* parameter = loaded.find(stored);
@@ -332,12 +349,12 @@ TensorProvider weight_provider(const LoadedModel& loaded) {
 }
 
 bool is_spread(const LoadedModel& loaded) {
-  return loaded.groups.tensor_size() > 1 || loaded.cut.stages > 1;
+  return loaded.groups.tensor_size() > 1 || loaded.cut.stages > 1 || loaded.model.shards != nullptr;
 }
 
 at::Tensor whole_value(const LoadedModel& loaded, const Parameter& parameter) {
   const auto gather = [&] {
-    return gather_whole(parameter, parameter.value.detach(), loaded.groups.tensor);
+    return gather_whole(parameter, held_value(loaded, parameter), loaded.groups.tensor);
   };
   if (loaded.cut.stages == 1) return gather();
   const bool owner = parameter.owner == loaded.pipeline->rank();

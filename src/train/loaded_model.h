@@ -89,6 +89,10 @@ void load_weights(LoadedModel& loaded, const std::filesystem::path& weights);
 /// @param writes  true on one of them.
 void save_model(const LoadedModel& loaded, const std::filesystem::path& folder, bool writes = true);
 
+/// Replaces what this rank holds of a parameter.
+/// @param value  of its shape on this rank
+void set_value(const LoadedModel& loaded, Parameter& parameter, const at::Tensor& value);
+
 /// Whether other ranks hold parts of the model: then values are gathered, by all at once.
 bool is_spread(const LoadedModel& loaded);
 /// The whole value of a parameter, from the ranks that hold it. All ranks that hold parts of the

@@ -3,11 +3,13 @@
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
 #include <functional>
 #include <new>
+#include <string_view>
 #include <utility>
 
 #include "base/format.h"
@@ -118,12 +120,12 @@ LoadedModel load_counted(ProcessContext& process, const RunOptions& options, at:
 }
 
 std::vector<std::string> memory_advice(const RunOptions& options, const MemoryTotals& totals) {
-  // What a remedy is good for, in bytes: temporaries go with the activations of their layers.
+  // What a remedy is good for, in bytes: temporaries and inputs go with the activations of their
+  // micro-batch.
   const auto held = [&](MemoryKind kind) {
-    int64_t bytes = totals.by_kind[static_cast<size_t>(kind)];
-    if (kind == MemoryKind::kActivation)
-      bytes += totals.by_kind[static_cast<size_t>(MemoryKind::kTemporary)];
-    return bytes;
+    const auto of = [&](MemoryKind k) { return totals.by_kind[static_cast<size_t>(k)]; };
+    if (kind != MemoryKind::kActivation) return of(kind);
+    return of(kind) + of(MemoryKind::kTemporary) + of(MemoryKind::kInput);
   };
   auto list = remedies(options);
   std::erase_if(list, [&](const Remedy& remedy) {
@@ -151,9 +153,33 @@ void open_memory_books(int64_t rank, const RunOptions& options, at::Device devic
                       }});
 }
 
+namespace {
+
+/// Whether the system refuses a moderate piece of address space.
+bool is_memory_short() {
+  constexpr size_t kProbe = size_t{256} << 20;
+  void* probe = mmap(nullptr, kProbe, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (probe == MAP_FAILED) return true;
+  munmap(probe, kProbe);
+  return false;
+}
+
+/// oneDNN's words when it gets no memory, and when a product cannot be made for another reason.
+bool is_of_matrix_library(const std::exception& error) {
+  const std::string_view words = error.what();
+  return words.find("could not create a") != std::string_view::npos ||
+         words.find("could not execute a primitive") != std::string_view::npos;
+}
+
+}  // namespace
+
 std::string out_of_memory_words(const std::exception& error) {
   if (dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr) return device_memory_failure();
-  if (dynamic_cast<const std::bad_alloc*>(&error) == nullptr) return {};
+  if (dynamic_cast<const Error*>(&error) != nullptr) return {};
+  if (dynamic_cast<const std::bad_alloc*>(&error) == nullptr &&
+      !(is_of_matrix_library(error) && is_memory_short()))
+    return {};
   // Its tensors are gone by now; the peak is what they held shortly before.
   return out_of_memory_text("memory that is no tensor's", error.what(), memory_peak());
 }

@@ -5,7 +5,9 @@
 #include <numeric>
 
 #include "kernels/memory_scope.h"
+#include "parallel/parameter_shards.h"
 #include "parallel/recompute.h"
+#include "parallel/run_layer.h"
 
 namespace triptych {
 
@@ -44,13 +46,20 @@ void run_layers(const Model& model, Flow& flow, const RecomputePlan& plan,
 
 void run_layers(const Model& model, LayerRange range, Flow& flow, const RecomputePlan& plan,
                 const LayerObserver& observer) {
+  auto* shards = model.shards.get();
   for (auto i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i) {
+    Flow before;
+    if (shards != nullptr) {
+      shards->before_forward(i, range);
+      before = flow;
+    }
     const MemoryScope memory(MemoryPhase::kForward, model.layers[i]->name());
     if (plan.covers(i)) {
       forward_recomputed(*model.layers[i], flow);
     } else {
-      model.layers[i]->forward(flow);
+      run_layer(*model.layers[i], flow);
     }
+    if (shards != nullptr) shards->after_forward(i, range, before, flow);
     if (observer) observer(i, flow);
   }
 }

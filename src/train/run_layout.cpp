@@ -1,5 +1,6 @@
 #include "train/run_layout.h"
 
+#include "parallel/shard_groups.h"
 #include "train/run_setup.h"
 #include "train/stage.h"
 
@@ -19,6 +20,9 @@ void validate_layout(const RunOptions& options, const Family& family, int64_t wo
   validate(shape, world_size, problems);
   const int64_t model_ranks = shape.tensor * shape.context * shape.pipeline;
   if (world_size % model_ranks == 0) {
+    if (options.parallel.zero > 0)
+      validate_zero_group(options.parallel.zero_group, world_size / (shape.tensor * shape.pipeline),
+                          problems);
     validate(BatchPlan{.global_batch = options.train.global_batch,
                        .micro_batch = options.train.micro_batch,
                        .data = world_size / model_ranks},

@@ -98,10 +98,6 @@ void check_supported(const RunOptions& o, Problems& problems) {
          "drop path is");
   refuse(o.model.lora && o.model.lora->fused_qkv, "model.lora.fused_qkv = true",
          "one adapter for q, k and v is");
-  refuse(p.zero > 1, fmt::format("parallel.zero = {}", p.zero),
-         p.zero == 2 ? "sharding of gradients is" : "sharding of parameters is");
-  refuse(p.zero_group != decltype(p.zero_group)(ZeroGroup::kAll), "parallel.zero_group",
-         "sharding inside a part of the data ranks is");
   refuse(p.balance_vision == BalanceVision::kData, "parallel.balance_vision = \"data\"",
          "sharing pictures over data ranks is");
   refuse(p.balance_samples, "parallel.balance_samples = true", "sharing samples out by length is");
@@ -116,9 +112,6 @@ void check_supported(const RunOptions& o, Problems& problems) {
   recompute(o.recompute, "recompute");
   if (o.recompute.vision) recompute(o.recompute.of_part(o.recompute.vision), "recompute.vision");
   if (o.recompute.text) recompute(o.recompute.of_part(o.recompute.text), "recompute.text");
-  refuse(o.optimizer.offload, "optimizer.offload = true", "offload of optimizer states is");
-  refuse(o.profile.mode != ProfileMode::kOff,
-         fmt::format("profile.mode = \"{}\"", name_of(o.profile.mode)), "the profiler is");
   refuse(o.device == DeviceKind::kNpu, "device = \"npu\"", "this device is");
   for (const auto* list : {&o.data.train, &o.data.validation}) {
     for (const DataSourceOptions& source : *list) {

@@ -72,9 +72,12 @@ AdamWSettings adamw_settings(const OptimizerOptions& options) {
           .decay_all = options.weight_decay_on == WeightDecayOn::kAll};
 }
 
-ShardingSettings sharding_settings(const ParallelOptions& options) {
-  return {
-      .zero = options.zero, .bucket_elements = options.bucket_elements, .overlap = options.overlap};
+ShardingSettings sharding_settings(const RunOptions& options) {
+  const auto& p = options.parallel;
+  return {.zero = p.zero,
+          .bucket_elements = p.bucket_elements,
+          .overlap = p.overlap,
+          .offload = options.optimizer.offload};
 }
 
 RecomputePlan recompute_plan(const RecomputeOptions& options, const LoadedModel& loaded) {

@@ -30,7 +30,7 @@ MeshShape mesh_shape(const ParallelOptions& options, int64_t query_heads);
 ModelRequest model_request(const RunOptions& options);
 
 AdamWSettings adamw_settings(const OptimizerOptions& options);
-ShardingSettings sharding_settings(const ParallelOptions& options);
+ShardingSettings sharding_settings(const RunOptions& options);
 /// @param loaded  already cut into stages.
 RecomputePlan recompute_plan(const RecomputeOptions& options, const LoadedModel& loaded);
 StepSettings step_settings(const RunOptions& options, const LoadedModel& loaded, at::Device device);

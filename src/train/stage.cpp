@@ -1,9 +1,13 @@
 #include "train/stage.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "base/format.h"
+#include "base/log.h"
+#include "parallel/parameter_shards.h"
+#include "parallel/shard_groups.h"
 #include "train/run_layers.h"
 #include "train/run_setup.h"
 
@@ -127,6 +131,53 @@ std::vector<OptimizerGroups::Shared> shared_parameters(ProcessContext& process,
   return shared;
 }
 
+std::vector<ParameterList> chunk_parameters(const LoadedModel& loaded, int64_t rank) {
+  std::vector<ParameterList> chunks;
+  for (int64_t chunk = 0; chunk < loaded.cut.chunks; ++chunk) {
+    auto& parameters = chunks.emplace_back();
+    const auto range = loaded.cut.range(rank, chunk);
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      const auto& of_layer = loaded.model.layers[static_cast<size_t>(i)]->parameters();
+      parameters.insert(parameters.end(), of_layer.begin(), of_layer.end());
+    }
+  }
+  return chunks;
+}
+
+namespace {
+
+/// ZeRO-3: shares the parameters of this rank's layers out. They are on meta still.
+void share_parameters(ProcessContext& process, const RunOptions& options, LoadedModel& loaded,
+                      at::Device device) {
+  const auto& p = options.parallel;
+  const auto groups = shard_groups(process, p.zero, p.zero_group);
+  if (p.zero < 3 || groups.shards == nullptr) return;
+  const auto* reshard = std::get_if<bool>(&p.zero_reshard);
+  ShardedParameterSettings settings{
+      .group = groups.shards,
+      .prefetch = p.overlap ? p.zero_prefetch : 0,
+      .reshard = reshard != nullptr ? *reshard : loaded.cut.stages == 1,
+      .backward_follows = loaded.cut.stages == 1,
+      .device = device};
+  const auto users = users_of(loaded.model, loaded.cut);
+  for (size_t i = 0; i < users.size(); ++i) {
+    if (users[i].size() > 1) settings.apart.insert(loaded.model.parameters[i]->name);
+  }
+  loaded.model.shards = std::make_shared<ParameterShards>(loaded.model.layers, settings);
+  if (!settings.reshard || loaded.cut.stages == 1 || process.rank() != 0) return;
+  double bytes = 0;
+  for (const auto& parameter : loaded.model.parameters) {
+    if (parameter->on_stage) bytes += static_cast<double>(parameter->value.nbytes());
+  }
+  const auto batches = pipeline_shape(options, process.mesh().size(MeshDim::kData)).micro_batches;
+  log_warning(
+      "parallel.zero_reshard = true with a pipeline: each of {} micro-batches gathers the {} MB of "
+      "the first stage's parameters twice; false gathers them once a step",
+      batches, std::ceil(bytes / 1e6));
+}
+
+}  // namespace
+
 LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::Device device) {
   return load_part(process, options, device, read_family(model_request(options)));
 }
@@ -143,14 +194,17 @@ LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::De
     problems.throw_if_any();
     loaded.pipeline = &process.group(kPipelineGroup);
     place_on_stage(loaded, cut, process.coordinates()[MeshDim::kPipeline]);
+    share_parameters(process, options, loaded, device);
   };
   return load_model(request, std::move(family));
 }
 
 OptimizerGroups optimizer_groups(ProcessContext& process, const RunOptions& options,
                                  const LoadedModel& loaded) {
-  auto groups = optimizer_groups(process, options.parallel.zero);
+  auto groups = optimizer_groups(process, options.parallel.zero, options.parallel.zero_group);
   groups.shared = shared_parameters(process, loaded);
+  groups.chunks = chunk_parameters(loaded, process.coordinates()[MeshDim::kPipeline]);
+  groups.parameters = loaded.model.shards.get();
   return groups;
 }
 
@@ -171,18 +225,12 @@ Stage::Stage(PipelineSettings settings, const PipelineGroups& groups, Group& los
              const LoadedModel& loaded)
     : pipeline_(std::move(settings), groups), losses_(losses) {
   const auto& cut = loaded.cut;
-  std::set<const Parameter*> seen;
   for (int64_t chunk = 0; chunk < cut.chunks; ++chunk) {
     ranges_.push_back(cut.range(pipeline_.settings().rank, chunk));
-    auto& parameters = complete_with_.emplace_back();
     for (int64_t i = ranges_.back().begin; i < ranges_.back().end; ++i) {
       const auto& layer = *loaded.model.layers[static_cast<size_t>(i)];
       reads_pixels_ = reads_pixels_ || i == 0;
       reads_vision_ = reads_vision_ || layer.part() != "text";
-      // A chunk's backward comes before those of the chunks before it: the first one is the last.
-      for (const auto& p : layer.parameters()) {
-        if (seen.insert(p.get()).second) parameters.push_back(p);
-      }
     }
   }
   for (const auto& p : loaded.model.parameters) {

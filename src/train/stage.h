@@ -43,6 +43,9 @@ OptimizerGroups optimizer_groups(ProcessContext& process, const RunOptions& opti
 std::vector<OptimizerGroups::Shared> shared_parameters(ProcessContext& process,
                                                        const LoadedModel& loaded);
 
+/// The parameters of each chunk of pipeline rank `rank`.
+std::vector<ParameterList> chunk_parameters(const LoadedModel& loaded, int64_t rank);
+
 /// What a training step needs to run this rank's part.
 class Stage {
  public:
@@ -54,10 +57,6 @@ class Stage {
   /// Ranks over which the losses of the last stages add up to that of the step.
   Group& losses() { return losses_; }
   LayerRange range(int64_t chunk) const { return ranges_[static_cast<size_t>(chunk)]; }
-  /// Parameters that no other chunk's backward reaches once this one's is done.
-  const ParameterList& complete_with(int64_t chunk) const {
-    return complete_with_[static_cast<size_t>(chunk)];
-  }
   bool reads_pixels() const { return reads_pixels_; }
   bool reads_vision() const { return reads_vision_; }
 
@@ -68,7 +67,6 @@ class Stage {
   Pipeline pipeline_;
   Group& losses_;
   std::vector<LayerRange> ranges_;
-  std::vector<ParameterList> complete_with_;
   bool reads_pixels_ = false, reads_vision_ = false;
 };
 

@@ -8,7 +8,10 @@
 #include <cmath>
 #include <map>
 
+#include "base/format.h"
+#include "base/trace_scope.h"
 #include "kernels/memory_scope.h"
+#include "parallel/parameter_shards.h"
 
 namespace triptych {
 
@@ -26,6 +29,8 @@ std::vector<int64_t> label_counts(const MicroBatch& batch) {
 
 namespace {
 bool has_labels(const MicroBatch& batch) { return count_labels(label_counts(batch)).tokens > 0; }
+
+LayerRange all_layers(const Model& model) { return {0, static_cast<int64_t>(model.layers.size())}; }
 }  // namespace
 
 FlowRequest TrainStep::flow_request(int64_t step) const {
@@ -87,7 +92,11 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
     report.updated = false;
     return report;
   }
-  if (settings_.before_update) settings_.before_update();
+  if (settings_.before_update) {
+    const MemoryScope memory(MemoryPhase::kSave);
+    settings_.before_update();
+  }
+  const TraceScope trace("Optimizer.step#AdamW");
   const auto result =
       optimizer_.step({.learning_rate = learning_rate, .clip_norm = settings_.clip_norm});
   report.norm = result.norm;
@@ -111,12 +120,19 @@ double TrainStep::compute_gradients(std::span<const MicroBatch> micro_batches, i
   const auto request = flow_request(step);
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     if (has_labels(micro_batches[i])) {
+      const TraceScope whole("micro-batch ", trace_sink() ? fmt::format("{}", i) : std::string());
       auto flow = make_flow(micro_batches[i], weights_of(i), request);
-      run_layers(loaded_.model, flow, settings_.recompute);
+      {
+        const TraceScope trace("forward");
+        run_layers(loaded_.model, flow, settings_.recompute);
+      }
       const auto& part = flow.at(loaded_.family->loss_field());
       loss += part.item<double>();
+      const TraceScope trace("backward");
       // Without pictures nothing of a trained vision tower below a frozen text model is reached.
       if (part.requires_grad()) part.backward();
+    } else if (loaded_.model.shards) {
+      loaded_.model.shards->idle_forward(all_layers(loaded_.model));
     }
     optimizer_.finish_micro_batch();
   }
@@ -133,12 +149,18 @@ double TrainStep::compute_in_pipeline(std::span<const MicroBatch> micro_batches,
     loss += part.item<double>();
     return part;
   };
-  work.chunk_done = [&](int64_t chunk) {
-    optimizer_.finish_gradients(stage_->complete_with(chunk));
+  const bool parted = stage_->pipeline().weight_gradients() != nullptr;
+  work.slot_done = [&, forward_done = work.slot_done](const Slot& slot, bool computed) {
+    forward_done(slot, computed);
+    if (slot.kind == SlotKind::kForward) return;
+    if (loaded_.model.shards && slot.kind != SlotKind::kBackwardWeight)
+      loaded_.model.shards->end_backward(stage_->range(slot.chunk));
+    if (slot.kind != SlotKind::kBackwardInput) optimizer_.finish_backward(slot.chunk);
   };
+  work.chunk_done = [&](int64_t chunk) { optimizer_.finish_chunk(chunk); };
   work.observe = settings_.observe_slot;
   const auto count = static_cast<int64_t>(micro_batches.size());
-  optimizer_.begin_pipelined_step(count);
+  optimizer_.begin_pipelined_step(count, parted);
   forget_memory_sequences();
   stage_->pipeline().run(work, count);
   optimizer_.finish_micro_batches();
@@ -161,6 +183,11 @@ PipelineWork TrainStep::stage_work(std::span<const MicroBatch> micro_batches,
   };
   work.run_layers = [this](int64_t chunk, int64_t /*micro_batch*/, Flow& flow) {
     run_layers(loaded_.model, stage_->range(chunk), flow, settings_.recompute);
+  };
+  // where other ranks gather the layers of a micro-batch that this one leaves out
+  work.slot_done = [this](const Slot& slot, bool computed) {
+    if (!computed && slot.kind == SlotKind::kForward && loaded_.model.shards)
+      loaded_.model.shards->idle_forward(stage_->range(slot.chunk));
   };
   return work;
 }
@@ -249,7 +276,10 @@ LossSum evaluate_loss(const LoadedModel& loaded, const MicroBatch& batch,
   const at::NoGradGuard no_grad;
   LossSum sum;
   for (const auto n : label_counts(batch)) sum.tokens += static_cast<double>(n);
-  if (sum.tokens == 0) return sum;
+  if (sum.tokens == 0) {
+    if (loaded.model.shards) loaded.model.shards->idle_forward(all_layers(loaded.model));
+    return sum;
+  }
   auto flow = loaded.family->make_flow(
       batch, {}, {.device = settings.device, .dtype = settings.dtype, .groups = loaded.groups});
   run_layers(loaded.model, flow);

@@ -11,10 +11,12 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "base/signals.h"
+#include "base/trace_scope.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "data/pipeline.h"
 #include "kernels/cpu_allocator.h"
 #include "kernels/memory_report.h"
+#include "kernels/memory_scope.h"
 #include "train/matrix_peak.h"
 #include "train/memory_use.h"
 #include "train/run_checkpoint.h"
@@ -61,6 +63,7 @@ class Trainer {
   void report_skipped_samples();
   void validate();
   void save();
+  bool agree_to_save(bool mine);
   bool must_stop(const SignalFlags& signals) const;
   void finish();
 
@@ -145,8 +148,7 @@ Trainer::Trainer(ProcessContext& process, const ResolvedRun& run,
       loaded_((loader_.start(), load_counted(process, options_, device_))),
       stage_(Stage::make(process, options_, loaded_, device_)),
       optimizer_(loaded_.model.parameters, adamw_settings(options_.optimizer),
-                 sharding_settings(options_.parallel),
-                 optimizer_groups(process, options_, loaded_)),
+                 sharding_settings(options_), optimizer_groups(process, options_, loaded_)),
       writer_({.output = options_.output,
                .keep = options_.checkpoint.keep,
                .async = options_.checkpoint.async},
@@ -191,7 +193,7 @@ int Trainer::run() {
     const bool last = state_.step == steps_;
     const bool stop = !last && must_stop(signals);
     const int64_t every = options_.checkpoint.every;
-    const bool asked = process_.any(signals.take_save_request());
+    const bool asked = agree_to_save(signals.take_save_request());
     if (stop || asked || (every > 0 && state_.step % every == 0)) save();
     if (stop) {
       writer_.wait();
@@ -204,12 +206,26 @@ int Trainer::run() {
   return kExitDone;
 }
 
+/// Whether any rank was asked to save; the observers' votes travel along.
+bool Trainer::agree_to_save(bool mine) {
+  std::vector<int64_t> votes{mine ? 1 : 0};
+  for (const auto& observer : observers_) votes.push_back(observer->vote());
+  const auto all = at::tensor(votes, at::kLong);
+  process_.control().all_reduce(all, ReduceOp::kMax, "flag");
+  const auto* heard = all.const_data_ptr<int64_t>();
+  for (size_t i = 0; i < observers_.size(); ++i) observers_[i]->heard(heard[i + 1]);
+  return heard[0] != 0;
+}
+
 void Trainer::one_step() {
   const double start = steady_seconds();
   const int64_t step = state_.step + 1;
   process_.set_step(step);
   set_memory_step(step);
-  const auto batch = loader_.next_step();
+  const auto batch = [&] {
+    const TraceScope scope("data_wait");
+    return loader_.next_step();
+  }();
   const double rate = schedule_.rate(state_.step);
   const auto report = train_step_.run(batch.micro_batches, step, rate);
   StepTiming timing{.step = step,
@@ -310,6 +326,8 @@ void Trainer::validate() {
 
 void Trainer::save() {
   if (saved_step_ == state_.step) return;
+  const TraceScope scope("checkpoint: save");
+  const MemoryScope memory(MemoryPhase::kSave);
   saved_step_ = state_.step;
   log_.activity("saving");
   state_.data = loader_.state();

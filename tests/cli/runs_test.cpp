@@ -280,28 +280,25 @@ TEST_F(Runs, ContextRanksComputeWhatOneProcessDoes) {
 
 // A checkpoint of any layout is taken over bit by bit by any other, and the run goes on as it would
 // have.
-TEST_F(Runs, CheckpointsGoFromLayoutToLayout) {
-  const auto model = model_with_even_heads();
-  const std::vector<std::string> layouts = {
-      "", " --nproc 2 --set parallel.tensor=2 --set parallel.sequence=true",
-      " --nproc 2 --set parallel.context=2 --set parallel.context_algorithm=ring",
-      " --nproc 4 --set parallel.tensor=2 --set parallel.pipeline=2"};
-  const auto settings = " --set train.steps=4 --set model.path=" + model.string();
-  for (const std::string precision : {"fp32", "bf16"}) {
+class CheckpointsOfLayouts : public Runs {
+ protected:
+  /// Each goes on where the one before it ended.
+  void expect_travel(const std::vector<std::string>& layouts, const std::string& precision,
+                     const std::vector<size_t>& starts) {
+    const auto model = model_with_even_heads();
+    const auto settings = " --set train.steps=4 --set model.path=" + model.string();
     const auto random = "weights = \"random\"\nprecision = \"" + precision + "\"";
-    train(run_file("whole_" + precision, "", random),
-          " --set train.steps=6 --set model.path=" + model.string());
-    for (size_t from = 0; from < layouts.size(); ++from) {
-      if (precision == "bf16" && from != 1) continue;
+    train(run_file("whole", "", random), " --set train.steps=6 --set model.path=" + model.string());
+    for (const size_t from : starts) {
       const size_t to = (from + 1) % layouts.size();
-      const auto name = fmt::format("from_{}_{}", from, precision);
+      const auto name = fmt::format("from_{}", from);
       const auto file = run_file(name, "", random);
       train(file, settings + layouts[from]);
       const auto saved = weights(name);
       train(file, settings + layouts[to]);  // nothing to do but to write final/ again
       EXPECT_TRUE(weights(name) == saved) << layouts[from] << " ->" << layouts[to];
       train(file, settings + layouts[to] + " --set train.steps=6");
-      const auto curve = losses(rows(name)), whole = losses(rows("whole_" + precision));
+      const auto curve = losses(rows(name)), whole = losses(rows("whole"));
       ASSERT_EQ(curve.size(), 6u);
       // bf16 rounds partial sums of other lengths
       const double bound = precision == "fp32" ? 1e-5 : 0.02;
@@ -310,6 +307,24 @@ TEST_F(Runs, CheckpointsGoFromLayoutToLayout) {
             << layouts[from] << " ->" << layouts[to] << ", " << i;
     }
   }
+
+  const std::vector<std::string> cut_ = {
+      "", " --nproc 2 --set parallel.tensor=2 --set parallel.sequence=true",
+      " --nproc 2 --set parallel.context=2 --set parallel.context_algorithm=ring",
+      " --nproc 4 --set parallel.tensor=2 --set parallel.pipeline=2"};
+  const std::vector<std::string> sharded_ = {
+      "", " --nproc 2 --set parallel.zero=3", " --nproc 2 --set parallel.zero=2",
+      " --nproc 4 --set parallel.zero=3 --set parallel.pipeline=2",
+      " --nproc 4 --set parallel.zero=3 --set parallel.tensor=2 --set parallel.sequence=true"};
+};
+
+TEST_F(CheckpointsOfLayouts, GoFromCutToCut) { expect_travel(cut_, "fp32", {0, 1, 2, 3}); }
+TEST_F(CheckpointsOfLayouts, GoFromCutToCutInBf16) { expect_travel(cut_, "bf16", {1}); }
+TEST_F(CheckpointsOfLayouts, GoFromShardsToShards) {
+  expect_travel(sharded_, "fp32", {0, 1, 2, 3, 4});
+}
+TEST_F(CheckpointsOfLayouts, GoFromShardsToShardsInBf16) {
+  expect_travel(sharded_, "bf16", {1, 3});
 }
 
 TEST_F(Runs, AdaptersOfTensorRanksAreOneFile) {
@@ -641,7 +656,7 @@ TEST_F(Runs, APipelineGoesOnAsAnyOtherLayout) {
   }
 }
 
-TEST_F(Runs, APipelineSavesAdaptersAndValidates) {
+TEST_F(Runs, SplitRunsSaveAdaptersAndValidate) {
   const auto base = folder_with_weights("fp32");
   const auto file = [&](const std::string& name) {
     const auto validation =
@@ -652,22 +667,27 @@ TEST_F(Runs, APipelineSavesAdaptersAndValidates) {
   };
   const auto base_path = " --set train.validate_every=6 --set model.path=" + base.string();
   train(file("one"), base_path);
-  train(file("two"), "--nproc 2 --set parallel.pipeline=2" + base_path);
-  const auto one = losses(rows("one")), two = losses(rows("two"));
-  ASSERT_EQ(one.size(), two.size());
-  for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], two[i], 1e-5);
   const auto validation = [&](const std::string& name) {
     for (const auto& row : rows(name)) {
       if (row.contains("validation_loss")) return row["validation_loss"].get<double>();
     }
     return -1.0;
   };
-  EXPECT_GT(validation("one"), 0);
-  EXPECT_NEAR(validation("one"), validation("two"), 1e-5);
-  const auto want = tensors_of(folder_ / "one/final/adapter_model.safetensors");
-  const auto got = tensors_of(folder_ / "two/final/adapter_model.safetensors");
-  ASSERT_EQ(want.size(), got.size());
-  for (const auto& [name, bytes] : want) EXPECT_EQ(bytes.size(), got.at(name).size()) << name;
+  for (const auto& [name, layout] : std::vector<std::pair<std::string, std::string>>{
+           {"stages", "--nproc 2 --set parallel.pipeline=2"},
+           {"shards", "--nproc 2 --set parallel.zero=3"}}) {
+    train(file(name), layout + base_path);
+    const auto one = losses(rows("one")), two = losses(rows(name));
+    ASSERT_EQ(one.size(), two.size());
+    for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], two[i], 1e-5);
+    EXPECT_GT(validation("one"), 0);
+    EXPECT_NEAR(validation("one"), validation(name), 1e-5);
+    const auto want = tensors_of(folder_ / "one/final/adapter_model.safetensors");
+    const auto got = tensors_of(folder_ / name / "final/adapter_model.safetensors");
+    ASSERT_EQ(want.size(), got.size());
+    for (const auto& [tensor, bytes] : want)
+      EXPECT_EQ(bytes.size(), got.at(tensor).size()) << tensor;
+  }
 }
 
 TEST_F(Runs, APipelineNamesTheLayerAndTheRankOfNaN) {

@@ -67,7 +67,7 @@ void fill_adapters(const LoadedModel& loaded) {
     copy.init = {Parameter::Init::Kind::kNormal, 0.1};
     const auto whole = std::make_shared<Parameter>(copy);
     initialise({whole}, 17, at::kCPU);
-    p->value.detach().copy_(part_of(*p, whole->value.detach()));
+    set_value(loaded, *p, part_of(*p, whole->value.detach()));
   }
 }
 
@@ -170,7 +170,7 @@ int equality_rank(const Json& config) {
   auto groups = optimizer_groups(process, options, loaded);
   if (config.at("mistake") == "no sums of tied weights") groups.shared.clear();
   ShardedOptimizer optimizer(loaded.model.parameters, adamw_settings(options.optimizer),
-                             sharding_settings(options.parallel), groups);
+                             sharding_settings(options), groups);
   const auto stage = Stage::make(process, options, loaded, at::kCPU);
   bool first = true;
   auto settings = step_settings(options, loaded, at::kCPU);

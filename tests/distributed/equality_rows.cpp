@@ -49,7 +49,19 @@ constexpr Word kWords[] = {
     {"all pictures everywhere", "", 1,
      "parallel.vision_context=pictures parallel.balance_vision=none"},
     {"zero 0", "ZeRO-0", 1, "parallel.zero=0"},
+    {"zero 1", "ZeRO-1", 1, "parallel.zero=1"},
+    {"zero 2", "ZeRO-2", 1, "parallel.zero=2"},
+    {"zero 3", "ZeRO-3", 1, "parallel.zero=3"},
+    {"zero groups of 2", "", 1, "parallel.zero_group=2"},
     {"recompute", "recompute", 1, "recompute.policy=full"},
+    {"recompute in groups", "recompute", 1,
+     "recompute.policy=full recompute.method=uniform recompute.layers=2"},
+    {"recompute keeping attention", "recompute", 1,
+     "recompute.policy=full recompute.keep_attention=true"},
+    {"selective recompute", "", 1,
+     R"(recompute.policy=selective recompute.modules=["norm","qkv_rope","mlp_act"])"},
+    {"offload", "", 1, "recompute.offload=true recompute.offload_min_bytes=1"},
+    {"pictures over data", "", 1, "parallel.balance_vision=data"},
     {"frozen vision", "frozen part", 1, R"(model.freeze=["vision","projector"])"},
     {"frozen text", "frozen part", 1, R"(model.freeze=["text"])"},
     {"lora", "LoRA", 1, ""},
@@ -64,9 +76,11 @@ const std::vector<std::set<std::string>> kExclusive = {
     {"tensor", "tensor with sequence"},
     {"pipeline", "virtual pipeline", "zero bubble"},
     {"ulysses", "ring", "hybrid"},
-    {"ZeRO-0", "ZeRO-1"},
+    {"ZeRO-0", "ZeRO-1", "ZeRO-2", "ZeRO-3"},
     {"LoRA", "tied head"},  // adapters train no head
 };
+/// Techniques that have rows, but not with every other technique.
+const std::set<std::string> kNotPaired = {"ZeRO-2", "ZeRO-3"};
 const std::set<std::string> kTrainLess = {"LoRA", "frozen part"};
 
 std::vector<std::string> words_of(const std::string& name) {
@@ -124,6 +138,7 @@ Pairs wanted_pairs(TinyModel model) {
     for (const auto& row : *rows)
       if (row.model == model) all.merge(techniques(row));
   }
+  for (const auto& technique : kNotPaired) all.erase(technique);
   auto pairs = pairs_of(all);
   std::erase_if(pairs, [](const auto& p) { return !can_stand_together(p.first, p.second); });
   return pairs;
@@ -152,7 +167,9 @@ std::set<std::string> techniques(const EqualityRow& row) {
     context = context || std::string_view(word.set).starts_with("parallel.context=");
   }
   // States are sharded over data x context; the video model attends by axes in every layout.
-  if ((context || result.contains("data")) && !result.contains("ZeRO-0")) result.insert("ZeRO-1");
+  const bool other = std::any_of(result.begin(), result.end(),
+                                 [](const auto& t) { return t.starts_with("ZeRO-"); });
+  if ((context || result.contains("data")) && !other) result.insert("ZeRO-1");
   if (context && row.model == TinyModel::kVideo) result.insert("dsp");
   return result;
 }

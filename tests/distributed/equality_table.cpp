@@ -7,7 +7,12 @@ namespace triptych {
 
 namespace {
 constexpr auto kVideo = TinyModel::kVideo;
+
+EqualityRow zero(const std::string& words, const std::string& more) {
+  return layout(words, TinyModel::kQwen, more);
 }
+
+}  // namespace
 
 const std::vector<EqualityRow>& covering_rows() {
   static const std::vector<EqualityRow> rows = {
@@ -77,6 +82,34 @@ const std::vector<EqualityRow>& covering_rows() {
       layout("tensor 2, pipeline 2, zero bubble, frozen text", kVideo),
       layout("hybrid 2 x 2, frozen text", kVideo),
       layout("ring 2, frozen text, lora", kVideo),
+
+      // gradients and parameters sharded
+      layout("tensor 2, sequence, pipeline 2, ring 2, dsp vision, zero 3, recompute, tied"),
+      layout("tensor 2, pipeline 2, virtual 2, data 2, zero 3"),
+      layout("pipeline 2, zero bubble, ulysses 2, zero 3, tied"),
+      layout("hybrid 2 x 2, zero 3"),
+      layout("data 2, zero 3, lora"),
+      layout("data 2, zero 3, frozen vision"),
+      layout("tensor 2, sequence, pipeline 2, virtual 2, ulysses 2, dsp vision, zero 2, recompute, "
+             "tied"),
+      layout("tensor 2, pipeline 2, zero bubble, ring 2, zero 2"),
+      layout("pipeline 2, data 2, zero 2"),
+      layout("hybrid 2 x 2, zero 2"),
+      layout("data 2, zero 2, lora"),
+      layout("data 2, zero 2, frozen vision"),
+
+      layout("tensor 2, sequence, pipeline 2, data 2, zero 3, recompute", kVideo),
+      layout("tensor 2, pipeline 2, virtual 2, ring 2, zero 3", kVideo),
+      layout("pipeline 2, zero bubble, ulysses 2, zero 3", kVideo),
+      layout("hybrid 2 x 2, zero 3", kVideo),
+      layout("data 2, zero 3, lora", kVideo),
+      layout("data 2, zero 3, frozen text", kVideo),
+      layout("tensor 2, sequence, pipeline 2, virtual 2, data 2, zero 2, recompute", kVideo),
+      layout("tensor 2, pipeline 2, zero bubble, ring 2, zero 2", kVideo),
+      layout("pipeline 2, ulysses 2, zero 2", kVideo),
+      layout("hybrid 2 x 2, zero 2", kVideo),
+      layout("data 2, zero 2, lora", kVideo),
+      layout("data 2, zero 2, frozen text", kVideo),
   };
   return rows;
 }
@@ -200,6 +233,47 @@ const std::vector<EqualityRow>& further_rows() {
              "parallel.text_layers=[2,0] parallel.transformer_layers=[1,3]"),
       layout("tensor 2, sequence, lora", kVideo),
       layout("tensor 2, pipeline 2, ring 2, data 2", kVideo),
+
+      // gradients and parameters sharded
+      layout("data 2, zero 2"),
+      layout("data 4, zero 2"),
+      zero("data 2, zero 2 (four micro-batches without overlap)",
+           "train.global_batch=8 parallel.overlap=false"),
+      layout("data 2, zero 3"),
+      layout("data 4, zero 3"),
+      zero("data 2, zero 3 (four micro-batches)", "train.global_batch=8"),
+      zero("data 2, zero 3 (nothing ahead and no overlap)",
+           "parallel.zero_prefetch=0 parallel.overlap=false"),
+      zero("data 2, zero 3 (three ahead and kept after forward)",
+           "parallel.zero_prefetch=3 parallel.zero_reshard=false"),
+      zero("data 4, zero 1 (in groups of 2)", "parallel.zero_group=2"),
+      zero("data 4, zero 2 (in groups of 2)", "parallel.zero_group=2"),
+      zero("data 4, zero 3 (in groups of 2)", "parallel.zero_group=2"),
+      layout("data 2, zero 3, tied"),
+      layout("data 2, zero 3, frozen text"),
+      layout("data 2, zero 3, recompute"),
+      layout("data 2, zero 3, recompute, lora"),
+      layout("tensor 2, sequence, data 2, zero 2"),
+      layout("tensor 2, sequence, data 2, zero 3"),
+      layout("tensor 2, data 2, zero 3, one key/value head"),
+      layout("tensor 2, sequence, data 2, zero 3, lora"),
+      layout("ulysses 2, zero 2"),
+      layout("ring 2, zero 3"),
+      layout("ulysses 2, dsp vision, data 2, zero 3"),
+      zero("ring 2, data 2, zero 3, recompute (in groups of 2)", "parallel.zero_group=2"),
+      layout("pipeline 2, data 2, zero 3"),
+      zero("pipeline 2, data 2, zero 3, tied (resharded)", "parallel.zero_reshard=true"),
+      layout("pipeline 2, data 2, zero 2, tied"),
+      layout("pipeline 2, virtual 2, data 2, zero 2"),
+      zero("pipeline 2, virtual 2, data 2, zero 2, tied (on one stage)",
+           "parallel.text_layers=[[0,2],[1,1]]"),
+      zero("pipeline 2, virtual 2, data 2, zero 3, recompute (resharded)",
+           "parallel.zero_reshard=true"),
+      layout("pipeline 2, zero bubble, data 2, zero 2"),
+      zero("pipeline 2, zero bubble, data 2, zero 3 (resharded)", "parallel.zero_reshard=true"),
+      layout("tensor 2, sequence, pipeline 2, data 2, zero 3, lora"),
+      layout("pipeline 2, hybrid 2 x 2, zero 3"),
+      layout("data 4, zero 3", kVideo),
   };
   return rows;
 }

@@ -55,20 +55,23 @@ struct Layout {
   int ranks;
   int64_t zero, micro_batch, bucket_elements;
   bool overlap;
+  int64_t zero_group = 0;
 };
 void PrintTo(const Layout& l, std::ostream* out) {
   *out << l.ranks << " ranks, zero " << l.zero << ", micro-batch " << l.micro_batch << ", buckets "
-       << l.bucket_elements << (l.overlap ? "" : ", no overlap");
+       << l.bucket_elements << (l.overlap ? "" : ", no overlap") << ", shard group "
+       << l.zero_group;
 }
 class Layouts : public testing::TestWithParam<Layout> {};
 
 // fp32: only the order of sums differs. Measured: 2e-7.
 TEST_P(Layouts, EqualOneProcess) {
-  const auto [ranks, zero, micro_batch, bucket_elements, overlap] = GetParam();
+  const auto [ranks, zero, micro_batch, bucket_elements, overlap, zero_group] = GetParam();
   const auto want = train_alone({.micro_batch = 1});
   const auto got = train_together(ranks, {.micro_batch = micro_batch,
                                           .zero = zero,
                                           .bucket_elements = bucket_elements,
+                                          .zero_group = zero_group,
                                           .overlap = overlap});
   for (const auto& result : got) {
     expect_curve(result.losses, want.losses, 1e-6);
@@ -86,7 +89,14 @@ INSTANTIATE_TEST_SUITE_P(Rows, Layouts,
                                          Layout{2, 1, 3, 0, true},    // one bucket
                                          Layout{3, 1, 2, 300, false}, Layout{3, 0, 4, 300, true},
                                          Layout{4, 1, 1, 1, true},  // a bucket a parameter
-                                         Layout{4, 0, 3, 600, false}));
+                                         Layout{4, 0, 3, 600, false},
+                                         Layout{2, 2, 1, 600, true},  // six reductions a bucket
+                                         Layout{2, 2, 6, 600, true}, Layout{3, 2, 1, 1, true},
+                                         Layout{3, 2, 2, 300, false},
+                                         // two groups of two: sums over the replicas of a shard
+                                         Layout{4, 1, 1, 600, true, 2},
+                                         Layout{4, 2, 1, 300, true, 2},
+                                         Layout{2, 2, 1, 300, true, 1}));
 
 TEST(OneProcess, AccumulationChangesNothing) {
   const auto want = train_alone({.micro_batch = 12});
@@ -176,7 +186,8 @@ TEST_P(Resumes, OnAnotherLayoutGoesOnAsIfNothingHappened) {
 
 INSTANTIATE_TEST_SUITE_P(Rows, Resumes,
                          testing::Values(Resume{2, 3, 1, 1, false}, Resume{2, 3, 1, 1, true},
-                                         Resume{3, 1, 1, 1, false}, Resume{1, 2, 1, 0, true}));
+                                         Resume{3, 1, 1, 1, false}, Resume{1, 2, 1, 0, true},
+                                         Resume{2, 3, 2, 2, true}, Resume{3, 2, 0, 2, false}));
 
 // Against the formula written out in fp64, decay on matrices only.
 TEST(AdamW, EqualsTheTextbook) {
@@ -259,7 +270,7 @@ TEST(Misuse, IsNamed) {
   EXPECT_THAT([&] { optimizer.set_state("w", StateKind::kMaster, 1, 3, at::ones({2})); },
               message("has 2 elements"));
   EXPECT_THAT([&] { ShardedOptimizer({p, p}, {}, {}, {}); }, message("two parameters"));
-  EXPECT_THAT([&] { ShardedOptimizer({p}, {}, {.zero = 2}, {}); }, message("allowed: 0, 1"));
+  EXPECT_THAT([&] { ShardedOptimizer({p}, {}, {.zero = 4}, {}); }, message("allowed: 0, 1, 2, 3"));
 }
 
 }  // namespace

@@ -135,10 +135,12 @@ void load(ShardedOptimizer& optimizer, const std::string& folder) {
 
 TinyResult train_tiny(ProcessContext& process, const TinyRun& run) {
   const TinyModel model(run.bf16 ? at::kBFloat16 : at::kFloat);
+  ZeroGroupChoice zero_group = ZeroGroup::kAll;
+  if (run.zero_group > 0) zero_group = run.zero_group;
   ShardedOptimizer optimizer(
       model.parameters(), {.eps = 1e-4, .weight_decay = 0.1, .decay_all = run.decay_all},
       {.zero = run.zero, .bucket_elements = run.bucket_elements, .overlap = run.overlap},
-      optimizer_groups(process, run.zero));
+      optimizer_groups(process, run.zero, zero_group));
   if (!run.load.empty()) load(optimizer, run.load);
 
   const BatchPlan plan{run.global_batch, run.micro_batch, process.mesh().size(MeshDim::kData)};
@@ -222,6 +224,7 @@ Json TinyRun::to_json() const {
           {"micro_batch", micro_batch},
           {"steps", steps},
           {"zero", zero},
+          {"zero_group", zero_group},
           {"bucket", bucket_elements},
           {"overlap", overlap},
           {"bf16", bf16},
@@ -241,6 +244,7 @@ TinyRun TinyRun::from_json(const Json& json) {
   json.at("micro_batch").get_to(run.micro_batch);
   json.at("steps").get_to(run.steps);
   json.at("zero").get_to(run.zero);
+  json.at("zero_group").get_to(run.zero_group);
   json.at("bucket").get_to(run.bucket_elements);
   json.at("overlap").get_to(run.overlap);
   json.at("bf16").get_to(run.bf16);

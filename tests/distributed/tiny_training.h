@@ -15,6 +15,7 @@ namespace triptych {
 struct TinyRun {
   int64_t global_batch = 12, micro_batch = 1, steps = 5;
   int64_t zero = 1, bucket_elements = 600;  ///< several buckets, parameters across owners
+  int64_t zero_group = 0;                   ///< ranks that share shards; 0: all
   bool overlap = true, bf16 = false, decay_all = false;
   bool backward_by_row = false;  ///< several backward calls a micro-batch: hooks fire repeatedly
   double clip_norm = 0.5;

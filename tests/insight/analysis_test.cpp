@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <fstream>
@@ -7,6 +8,8 @@
 #include <set>
 
 #include "base/error.h"
+#include "base/files.h"
+#include "base/format.h"
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "insight/comm_calls.h"
@@ -626,6 +629,54 @@ TEST(Snapshot, GoesBackFromItsEndToItsPeak) {
   for (const char* text : {"{}", R"({"segments": 3, "device_traces": [[1, {"action": 2}]]})",
                            R"({"segments": [{"blocks": [{"state": "active_allocated"}]}]})"})
     EXPECT_EQ(snapshot_history(Json::parse(text), 16)["peak"]["allocated"], 0) << text;
+}
+
+// A run that was not traced has its memory pages from its snapshot.
+TEST(Snapshot, StandsInForATrace) {
+  const auto folder = fs::temp_directory_path() / fmt::format("insight_snapshot_{}", getpid());
+  fs::create_directories(folder);
+  auto snapshot = snapshot_by_hand();
+  snapshot["triptych"] = {{"rank", 3}};
+  write_file_atomically(folder / "snapshot_1.json", dump_json(snapshot));
+  write_file_atomically(folder / "broken.pickle", "cos\nsystem\n");
+  const Queries queries(load_run(folder));
+  EXPECT_EQ(queries.memory_peak({.rank = 3})["allocated"], 180);
+  EXPECT_EQ(queries.memory_curve({.rank = 3}, 100)["rank"], 3);
+  EXPECT_EQ(queries.memory_categories({})["rows"].size(), 3u);
+  EXPECT_THROW(queries.memory_peak({.rank = 4}), Error);
+  const auto summary = queries.summary_document({}, 1);
+  ASSERT_EQ(summary["memory"].size(), 1u);
+  EXPECT_EQ(summary["memory"][0]["layers"].size(), 1u);
+  EXPECT_EQ(summary["unreadable"].size(), 1u);
+  EXPECT_THAT(report_text(summary, 1), HasSubstr("snapshot_1.json"));
+  EXPECT_EQ(memory_layers_table(summary)[0]["module"], "b");
+  fs::remove_all(folder);
+}
+
+// What a run knows of its blocks counts more than what their lives suggest.
+TEST(Memory, CategoriesAndModulesAreTheRunsOwn) {
+  const auto folder = fs::temp_directory_path() / fmt::format("insight_memory_{}", getpid());
+  fs::create_directories(folder);
+  const auto event = [](int64_t t, int64_t address, int64_t bytes, int64_t total,
+                        const char* category, const char* module) {
+    return fmt::format(
+        R"({{"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": 1, "ts": {},
+ "args": {{"Addr": {}, "Bytes": {}, "Total Allocated": {}, "Device Type": 0, "Device Id": -1,
+ "Category": "{}", "Module": "{}"}}}})",
+        t, address, bytes, total, category, module);
+  };
+  write_file_atomically(folder / "rank-0_1.1.pt.trace.json",
+                        "{\"traceEvents\": [" + event(10, 64, 100, 100, "parameter", "layers.0") +
+                            "," + event(20, 256, 50, 150, "activation", "layers.1") + "," +
+                            event(30, 256, -50, 100, "activation", "layers.1") + "]}");
+  const Queries queries(load_run(folder));
+  const auto peak = queries.memory_peak({});
+  EXPECT_EQ(peak["allocated"], 150);
+  EXPECT_EQ(peak["categories"], Json::parse(R"({"activation": 50, "parameter": 100})"));
+  ASSERT_EQ(peak["layers"].size(), 2u);
+  EXPECT_EQ(peak["layers"][0]["module"], "layers.0");
+  EXPECT_EQ(peak["layers"][1]["activation"], 50);
+  fs::remove_all(folder);
 }
 
 // ---- a real trace

@@ -52,7 +52,9 @@ TEST(MemoryAdvice, NamesNothingThatIsInUse) {
   const auto advice = memory_advice(options, mostly(MemoryKind::kActivation));
   EXPECT_THAT(advice, Not(Contains(HasSubstr("recompute.policy"))));
   EXPECT_THAT(advice, Not(Contains(HasSubstr("train.micro_batch"))));
-  EXPECT_THAT(memory_advice(options, mostly(MemoryKind::kInput)), IsEmpty());
+  EXPECT_THAT(memory_advice(options, mostly(MemoryKind::kUnknown)), IsEmpty());
+  EXPECT_THAT(memory_advice(plain_options(), mostly(MemoryKind::kInput)),
+              Contains(HasSubstr("train.micro_batch")));
 }
 
 // What this build refuses is no advice: every change passes the checks of a run file.
@@ -73,6 +75,8 @@ TEST(MemoryAdvice, NamesNothingThatIsRefused) {
 
 TEST(MemoryWords, OnlyErrorsThatMeanIt) {
   EXPECT_EQ(out_of_memory_words(Error("something else")), "");
+  EXPECT_EQ(out_of_memory_words(std::runtime_error("could not create a primitive")), "")
+      << "there is memory: the error is another";
   EXPECT_THAT(out_of_memory_words(std::bad_alloc()),
               HasSubstr("out of memory: rank 0, other: memory that is no tensor's"));
   EXPECT_EQ(peaks_text({3 << 20, 1 << 30}), "rank 0 3.0 MiB, rank 1 1.00 GiB");

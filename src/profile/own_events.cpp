@@ -1,0 +1,100 @@
+#include "profile/own_events.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "base/format.h"
+#include "base/json.h"
+
+namespace triptych {
+
+namespace {
+
+/// Above every thread's number (/proc/sys/kernel/pid_max is at most 2^22).
+constexpr int64_t kFirstLane = int64_t{1} << 23;
+
+std::string json_text(std::string_view text) { return dump_json(Json(std::string(text))); }
+
+std::string length(int64_t ns) {
+  const int64_t most = std::max<int64_t>(ns, 0);
+  return fmt::format("{}.{:03}", most / 1000, most % 1000);
+}
+
+class Writer {
+ public:
+  Writer(int64_t base_ns, int64_t pid) : base_ns_(base_ns), pid_(pid) {}
+
+  void range(std::string_view category, std::string_view name, int64_t thread, int64_t begin_ns,
+             int64_t end_ns, std::string_view args) {
+    fmt::format_to(
+        std::back_inserter(text_),
+        "\n  {{\n    \"ph\": \"X\", \"cat\": \"{}\", \"name\": {}, \"pid\": {}, \"tid\": "
+        "{},\n    \"ts\": {}, \"dur\": {},\n    \"args\": {{{}}}\n  }},",
+        category, json_text(name), pid_, thread, trace_time(begin_ns, base_ns_),
+        length(end_ns - begin_ns), args);
+  }
+
+  void call(const RecordedCall& recorded) {
+    const auto& c = recorded.call;
+    const bool message = c.src >= 0;
+    std::string ranks;
+    for (const auto rank : c.members) ranks += fmt::format("{}{}", ranks.empty() ? "" : ", ", rank);
+    std::string args = fmt::format(
+        "\"Collective name\": \"{}\", \"In msg nelems\": {}, \"Out msg nelems\": {}, "
+        "\"Group size\": {}, \"dtype\": \"{}\", \"Process Group Name\": {}, "
+        "\"Process Group Description\": {}, \"Process Group Ranks\": \"[{}]\", \"Bytes\": {}, "
+        "\"Group tag\": {}, \"Seq\": {}, \"Wait us\": {}",
+        c.type, c.in_elements, c.out_elements, c.members.size(), c.dtype, json_text(c.group),
+        json_text(c.group), ranks, c.bytes, json_text(c.tag), c.sequence, length(c.wait_ns));
+    if (message) args += fmt::format(", \"Src Rank\": {}, \"Dst Rank\": {}", c.src, c.dst);
+    if (!c.label.empty()) args += ", \"Label\": " + json_text(c.label);
+    const int64_t thread =
+        c.beside || message ? lane(message ? c.group + " " + c.type : c.group) : recorded.thread;
+    range("mm_comm", c.tag + " " + c.type, thread, c.begin_ns, c.end_ns, args);
+  }
+
+  void name_thread(int64_t thread, const std::string& name, int64_t order) {
+    fmt::format_to(std::back_inserter(text_),
+                   "\n  {{\n    \"ph\": \"M\", \"name\": \"thread_name\", \"ts\": 0.000, \"pid\": "
+                   "{0}, \"tid\": {1},\n    \"args\": {{\"name\": {2}}}\n  }},\n  {{\n    \"ph\": "
+                   "\"M\", \"name\": \"thread_sort_index\", \"ts\": 0.000, \"pid\": {0}, \"tid\": "
+                   "{1},\n    \"args\": {{\"sort_index\": {3}}}\n  }},",
+                   pid_, thread, json_text(name), order);
+  }
+
+  std::string finish() {
+    for (const auto& [name, thread] : lanes_) name_thread(thread, "communication: " + name, thread);
+    return std::move(text_);
+  }
+
+ private:
+  int64_t lane(const std::string& name) {
+    return lanes_.try_emplace(name, kFirstLane + static_cast<int64_t>(lanes_.size())).first->second;
+  }
+
+  int64_t base_ns_, pid_;
+  std::map<std::string, int64_t> lanes_;
+  std::string text_;
+};
+
+}  // namespace
+
+std::string trace_time(int64_t ns, int64_t base_ns) {
+  const int64_t since = std::max<int64_t>(ns - base_ns, 0);
+  return fmt::format("{}.{:03}", since / 1000, since % 1000);
+}
+
+std::string own_events(const Records& records, const std::vector<NodeRun>& nodes, int64_t base_ns,
+                       int64_t pid) {
+  Writer writer(base_ns, pid);
+  for (const auto& scope : records.scopes)
+    writer.range("user_annotation", scope.name, scope.thread, scope.begin_ns, scope.end_ns, "");
+  for (const auto& scope : backward_modules(records.modules, nodes))
+    writer.range("module", scope.name, scope.thread, scope.begin_ns, scope.end_ns,
+                 "\"Pass\": \"backward\"");
+  for (const auto& call : records.calls) writer.call(call);
+  return writer.finish();
+}
+
+}  // namespace triptych

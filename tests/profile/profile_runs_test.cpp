@@ -1,0 +1,198 @@
+// Whole runs that record themselves, read back by `triptych profile summary`.
+//
+//   profile_runs_test FOLDER   a folder made by quickstart_data
+
+#include "profiled_run.h"
+
+namespace triptych {
+namespace {
+
+TEST_F(ProfiledRuns, AStaticWindowOfOneProcess) {
+  train("");
+  const auto plain = losses();
+  train("[profile]\nmode = \"static\"\nwindows = [[3, 5]]\n", "--overwrite");
+  EXPECT_EQ(losses(), plain) << "recording must not change a bit";
+
+  const auto files = traces();
+  ASSERT_THAT(files, SizeIs(1));
+  EXPECT_THAT(files[0].filename().string(),
+              testing::MatchesRegex("rank-0_[0-9]+\\.[0-9]+\\.pt\\.trace\\.json\\.gz"));
+  EXPECT_TRUE(fs::exists(files[0].string() + ".mmidx"));
+  const auto trace = read_trace(files[0]);
+  EXPECT_EQ(trace["distributedInfo"]["rank"], 0);
+  EXPECT_EQ(trace["distributedInfo"]["world_size"], 1);
+  EXPECT_EQ(trace["mm"]["model"], "qwen2_5_vl");
+  EXPECT_FALSE(trace.contains("truncated"));
+  const auto scopes = names(events(trace, "user_annotation"));
+  for (const char* name :
+       {"ProfilerStep#3", "ProfilerStep#4", "data_wait", "Optimizer.step#AdamW", "micro-batch 3",
+        "nn.Module: model.layers.0", "nn.Module: visual.blocks.0"})
+    EXPECT_THAT(scopes, Contains(name));
+  EXPECT_THAT(scopes, Not(Contains("ProfilerStep#5")));
+  EXPECT_THAT(names(events(trace, "module")), Contains("nn.Module: model.layers.0"));
+
+  const auto s = summary();
+  EXPECT_THAT(steps_of(s, 0), ElementsAre(3, 4));
+  expect_steps_add_up(s);
+  EXPECT_THAT(s["findings"], IsEmpty());
+}
+
+TEST_F(ProfiledRuns, SeveralWindowsOfChosenRanks) {
+  train("[profile]\nmode = \"static\"\nwindows = [[2, 3], [3, 4], [5, 6]]\nranks = [1]\n",
+        "--nproc 2");
+  const auto files = traces();
+  ASSERT_THAT(files, SizeIs(3));
+  std::set<std::string> steps;
+  for (const auto& file : files) {
+    EXPECT_THAT(file.filename().string(), HasSubstr("rank-1_"));
+    for (const auto& name : names(events(read_trace(file), "user_annotation")))
+      if (name.starts_with("ProfilerStep#")) steps.insert(name);
+  }
+  EXPECT_THAT(steps, ElementsAre("ProfilerStep#2", "ProfilerStep#3", "ProfilerStep#5"));
+}
+
+TEST_F(ProfiledRuns, DataParallelRanksAgreeOnWindowAndCalls) {
+  train("[profile]\nmode = \"static\"\nwindows = [[3, 6]]\nranks = [-1]\n", "--nproc 2");
+  const auto files = traces();
+  ASSERT_THAT(files, SizeIs(2));
+  const auto s = summary();
+  EXPECT_THAT(steps_of(s, 0), ElementsAre(3, 4, 5));
+  EXPECT_THAT(steps_of(s, 1), ElementsAre(3, 4, 5));
+  expect_steps_add_up(s);
+
+  // Both ranks tell of the same calls with the same sizes.
+  std::vector<std::map<int64_t, std::pair<std::string, int64_t>>> calls;
+  for (const auto& file : files) {
+    auto& mine = calls.emplace_back();
+    for (const auto& e : events(read_trace(file), "mm_comm")) {
+      const auto& a = e["args"];
+      if (a.contains("Src Rank")) continue;
+      EXPECT_TRUE(mine.try_emplace(a["Seq"].get<int64_t>(), a["Collective name"].get<std::string>(),
+                                   a["Bytes"].get<int64_t>())
+                      .second)
+          << "the sequence number comes twice: " << a;
+      EXPECT_EQ(a["Process Group Ranks"], "[0, 1]");
+    }
+  }
+  ASSERT_THAT(calls, SizeIs(2));
+  EXPECT_FALSE(calls[0].empty());
+  EXPECT_EQ(calls[0], calls[1]);
+  // Gradients of all parameters in fp32 sums go over once a step: the model's size in bytes.
+  const auto& groups = s["communication"]["groups"];
+  int64_t reduced = 0;
+  for (const auto& g : groups)
+    if (g["type"] == "reduce_scatter" || g["type"] == "all_reduce")
+      reduced += g["bytes"].get<int64_t>();
+  EXPECT_GT(reduced, 0);
+  EXPECT_THAT(s["communication"]["mismatches"], IsEmpty());
+}
+
+TEST_F(ProfiledRuns, APipelineShowsItsSchedule) {
+  train(
+      "[parallel]\npipeline = 2\n[profile]\nmode = \"static\"\nwindows = [[2, 4]]\nranks = [-1]\n",
+      "--nproc 2");
+  const auto s = summary();
+  expect_steps_add_up(s);
+  std::set<std::string> slots;
+  for (const auto& file : traces())
+    for (const auto& name : names(events(read_trace(file), "user_annotation")))
+      if (name.find(" stage ") != std::string::npos) slots.insert(name);
+  std::set<std::string> expected;
+  for (const char* kind : {"F", "B"})
+    for (int stage = 0; stage < 2; ++stage)
+      for (int m = 0; m < 4; ++m)
+        expected.insert(fmt::format("{} stage {} chunk 0 micro-batch {}", kind, stage, m));
+  EXPECT_EQ(slots, expected);
+  EXPECT_THAT(s["findings"], IsEmpty()) << s["findings"];
+}
+
+TEST_F(ProfiledRuns, AnUnwritableFolderIsAWarning) {
+  train("[profile]\nmode = \"static\"\nwindows = [[2, 3]]\nsave_path = \"/proc/traces\"\n");
+  EXPECT_THAT(read_file(folder_ / "stderr"),
+              AllOf(HasSubstr("no trace of steps 2 to 2"), HasSubstr("/proc/traces"),
+                    HasSubstr("training goes on")));
+  EXPECT_THAT(losses(), SizeIs(5));
+}
+
+TEST_F(ProfiledRuns, ARunThatEndsInsideAWindowWritesWhatItHas) {
+  train("[profile]\nmode = \"static\"\nwindows = [[4, 100]]\n");
+  ASSERT_THAT(traces(), SizeIs(1));
+  EXPECT_EQ(read_trace(traces()[0])["truncated"], true);
+  EXPECT_THAT(steps_of(summary(), 0), ElementsAre(4, 5));
+}
+
+TEST_F(ProfiledRuns, AToolsJsonCountsFromTheFirstStepOfTheProcess) {
+  write_file_atomically(folder_ / "tools.json", R"({"profile": {"enable": true, "ranks": [0],
+      "static_param": {"start_step": 1, "end_step": 3, "save_path": "./npu_profiling",
+                       "record_shapes": true}}})");
+  train("", fmt::format("--tools-json {}/tools.json", folder_.string()));
+  const auto files = traces("out/npu_profiling");
+  ASSERT_THAT(files, SizeIs(1));
+  const auto trace = read_trace(files[0]);
+  EXPECT_EQ(trace["record_shapes"], 1);
+  const auto scopes = names(events(trace, "user_annotation"));
+  EXPECT_THAT(scopes, Contains("ProfilerStep#2"));
+  EXPECT_THAT(scopes, Contains("ProfilerStep#3"));
+  EXPECT_THAT(scopes, Not(Contains("ProfilerStep#4")));
+}
+
+TEST_F(ProfiledRuns, StartStopAndStatusSpeakToARunningTraining) {
+  const auto file = run_file("[profile]\nmode = \"dynamic\"\n", 100000);
+  const auto pid = fork();
+  if (pid == 0) {
+    const auto err = folder_ / "train.err";
+    std::freopen(err.c_str(), "w", stderr);
+    execl(TRIPTYCH_COMMAND, TRIPTYCH_COMMAND, "train", file.c_str(), "--nproc", "2", nullptr);
+    _exit(127);
+  }
+  for (int i = 0; i < 600 && !fs::exists(folder_ / "out/metrics.jsonl"); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  const auto out = (folder_ / "out").string();
+  EXPECT_THAT(run("profile status " + out).out, HasSubstr("IDLE"));
+  const auto first = run("profile start " + out + " --steps 2 --ranks all --wait 120");
+  EXPECT_EQ(first.status, 0) << first.err;
+  EXPECT_THAT(first.out, HasSubstr(".pt.trace.json.gz"));
+  const auto second = run("profile start " + out + " --steps 100000 --ranks 0 --no-wait");
+  EXPECT_EQ(second.status, 0) << second.err;
+  const auto stopped = run("profile stop " + out + " --wait 120");
+  EXPECT_EQ(stopped.status, 0) << stopped.err;
+  const auto late = run("profile start " + out + " --at 1");
+  EXPECT_EQ(late.status, 1);
+  EXPECT_THAT(late.err, HasSubstr("step 1 is over"));
+  kill(pid, SIGTERM);
+  int status = 0;
+  waitpid(pid, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 75) << read_file(folder_ / "train.err");
+
+  std::map<std::string, std::set<std::string>> steps;  // by file: windows of one rank
+  for (const auto& trace : traces()) {
+    auto& mine = steps[trace.filename().string()];
+    for (const auto& name : names(events(read_trace(trace), "user_annotation")))
+      if (name.starts_with("ProfilerStep#")) mine.insert(name);
+  }
+  ASSERT_THAT(steps, SizeIs(3));
+  // the first request: both ranks, the same two steps
+  const auto a = steps.begin()->second, b = std::prev(steps.end())->second;
+  EXPECT_THAT(a, SizeIs(2));
+  EXPECT_EQ(a, b);
+}
+
+TEST_F(ProfiledRuns, ARunWithoutAWatchedFileIsNamed) {
+  train("");
+  const auto outcome = run("profile start " + (folder_ / "out").string());
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_THAT(outcome.err, HasSubstr("profile.mode = \"dynamic\""));
+}
+
+}  // namespace
+}  // namespace triptych
+
+int main(int argc, char** argv) {
+  testing::InitGoogleMock(&argc, argv);
+  if (argc < 2) {
+    std::fprintf(stderr, "profile_runs_test FOLDER\n");
+    return 2;
+  }
+  triptych::made = std::filesystem::absolute(argv[1]);
+  return RUN_ALL_TESTS();
+}

@@ -1,0 +1,129 @@
+// The watched file of dynamic collection.
+
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "profile/config_watch.h"
+#include "train/dynamic_profile.h"
+
+namespace triptych {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+DynamicRequest read(const std::string& text, const ProfileOptions& options = {}) {
+  return read_dynamic_request(parse_json(text, "config"), "config", options);
+}
+
+TEST(DynamicRequest, TheFileOfARunAsksForWhatTheRunFileSays) {
+  ProfileOptions options;
+  options.ranks = {1, 3};
+  options.level = 2;
+  options.with_memory = true;
+  options.with_cpu = false;
+  const auto request = read_dynamic_request(dynamic_config(options), "config", options);
+  EXPECT_THAT(request.ranks, ElementsAre(1, 3));
+  EXPECT_EQ(request.level, 2);
+  EXPECT_TRUE(request.with_memory);
+  EXPECT_FALSE(request.with_cpu || request.record_shapes || request.stop);
+  EXPECT_EQ(request.steps, 1);
+  EXPECT_TRUE(request.folder.empty());
+  options.ranks = {-1};
+  EXPECT_THAT(read_dynamic_request(dynamic_config(options), "config", options).ranks,
+              ElementsAre(-1));
+}
+
+TEST(DynamicRequest, KeysOfTorchNpu) {
+  const auto request = read(R"({"activities": ["cpu", "NPU"], "prof_dir": "p", "active": 3,
+      "warmup": 2, "start_step": 7, "is_rank": true, "rank_list": [0, 2], "record_shapes": true,
+      "profile_memory": true, "metadata": {"who": "me"}, "gc_detect_threshold": null,
+      "experimental_config": {"profiler_level": "Level2", "l2_cache": false}})");
+  EXPECT_EQ(request.steps, 3);
+  EXPECT_EQ(request.warmup, 2);
+  EXPECT_EQ(request.start_step, 7);
+  EXPECT_THAT(request.ranks, ElementsAre(0, 2));
+  EXPECT_TRUE(request.record_shapes && request.with_memory && request.with_cpu);
+  EXPECT_EQ(request.level, 2);
+  EXPECT_EQ(request.folder, "p");
+  EXPECT_EQ(request.metadata, R"({"who":"me"})");
+}
+
+TEST(DynamicRequest, ActiveThatIsNoPositiveNumberIsOne) {
+  EXPECT_EQ(read(R"({"active": 0})").steps, 1);
+  EXPECT_EQ(read(R"({"active": "5"})").steps, 1);
+}
+
+TEST(DynamicRequest, WrongTypesAreNamed) {
+  EXPECT_THAT([] { read(R"({"is_rank": 1})"); },
+              testing::ThrowsMessage<DataError>(HasSubstr("'is_rank' must be true or false")));
+  EXPECT_THAT([] { read(R"({"is_rank": true, "rank_list": [-1]})"); },
+              testing::ThrowsMessage<DataError>(HasSubstr("'rank_list' must hold ranks")));
+  EXPECT_THAT([] { read(R"({"activities": ["TPU"]})"); },
+              testing::ThrowsMessage<DataError>(HasSubstr("holds \"TPU\"")));
+  EXPECT_THAT([] { read("[]"); },
+              testing::ThrowsMessage<DataError>(HasSubstr("must be a JSON object")));
+}
+
+class Watch : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("watch_test_" + std::to_string(getpid()));
+    fs::remove_all(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  fs::path file() const { return folder_ / kDynamicConfigName; }
+  static constexpr double kPoll = 0.01;
+
+  static bool comes(const ConfigWatch& watch, int64_t count) {
+    for (int i = 0; i < 500 && watch.count() < count; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    return watch.count() == count;
+  }
+  fs::path folder_;
+};
+
+TEST_F(Watch, WritesTheFileAndThatAsksForNothing) {
+  const ConfigWatch watch(folder_, {}, kPoll);
+  EXPECT_EQ(read_json(file())["active"], 1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_EQ(watch.count(), 0);
+}
+
+TEST_F(Watch, AFileThatIsThereStaysAndAsksForNothing) {
+  make_folders(folder_);
+  write_file_atomically(file(), R"({"active": 4})");
+  const ConfigWatch watch(folder_, {}, kPoll);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_EQ(watch.count(), 0);
+  EXPECT_EQ(read_file(file()), R"({"active": 4})");
+}
+
+TEST_F(Watch, EveryEditIsARequestAlsoWithinOneSecond) {
+  const ConfigWatch watch(folder_, {}, kPoll);
+  for (int64_t n = 1; n <= 3; ++n) {
+    // the same size each time: only time and inode tell
+    write_file_atomically(file(), R"({"active": )" + std::to_string(n) + "}");
+    ASSERT_TRUE(comes(watch, n)) << n;
+    EXPECT_EQ(watch.newest(), R"({"active": )" + std::to_string(n) + "}");
+  }
+}
+
+TEST_F(Watch, WhatCannotBeReadIsPassedOver) {
+  const ConfigWatch watch(folder_, {}, kPoll);
+  write_file_atomically(file(), R"({"active": )");
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_EQ(watch.count(), 0);
+  write_file_atomically(file(), R"({"active": 2})");
+  EXPECT_TRUE(comes(watch, 1));
+}
+
+}  // namespace
+}  // namespace triptych
