@@ -92,7 +92,7 @@ class TrainStep {
   double compute_in_pipeline(std::span<const MicroBatch> micro_batches, int64_t step,
                              const WeightsOf& weights_of);
   PipelineWork stage_work(std::span<const MicroBatch> micro_batches, const FlowRequest& request,
-                          const WeightsOf& weights_of) const;
+                          const WeightsOf& weights_of, std::vector<bool> computed) const;
   NonfinitePlace nonfinite_layer(std::span<const MicroBatch> micro_batches, int64_t step);
 
   const LoadedModel& loaded_;
@@ -100,6 +100,9 @@ class TrainStep {
   Group& data_;
   StepSettings settings_;
   Stage* stage_ = nullptr;
+  /// Which micro-batches of the step are computed: those with labels, here or, where data ranks
+  /// share pictures, on any of them, since all must take part then.
+  std::vector<bool> computed_;
 };
 
 /// Label tokens of each sample of a micro-batch, in the order of rows and samples.

@@ -1,6 +1,6 @@
 // From samples to the flow of the first layer.
 //
-// P patches   F values of a patch   T tokens of all samples   K head dim   C cells
+// T tokens of all samples   K head dim
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -19,15 +19,12 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "models/qwen2_5_vl/fields.h"
+#include "models/qwen2_5_vl/flow_parts.h"
 #include "models/qwen2_5_vl/model.h"
-#include "models/qwen2_5_vl/vision_share.h"
 #include "parallel/group.h"
 #include "parallel/sequence_split.h"
-#include "parallel/work_share.h"
 
 namespace triptych::qwen2_5_vl {
-
-namespace {
 
 at::Tensor host_tensor(const std::vector<int64_t>& values) {
   auto result = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
@@ -35,7 +32,6 @@ at::Tensor host_tensor(const std::vector<int64_t>& values) {
   return result;
 }
 
-/// inv_freq[i] = theta^(-2i / dim) in fp32, in the reference's order of operations.
 at::Tensor inverse_frequencies(double theta, int64_t dim) {
   const auto exponents = at::arange(0, dim, 2, at::kFloat) / static_cast<double>(dim);
   return at::pow(theta, exponents).reciprocal();
@@ -45,141 +41,19 @@ at::Tensor angles(const std::vector<int64_t>& positions, const at::Tensor& inv_f
   return host_tensor(positions).to(at::kFloat).unsqueeze(1) * inv_freq.unsqueeze(0);
 }
 
-/// The key of a token's (or patch's) dropout masks.
 int64_t token_key(const FlowSettings::DropoutKey& key, uint64_t place, uint64_t sample) {
   const RandomKey random{key.seed ^ (key.step * 0x9E3779B97F4A7C15ULL), RandomStream::kDropout};
   const auto bits = philox(random, place, sample);
   return static_cast<int64_t>(uint64_t{bits[0]} | uint64_t{bits[1]} << 32);
 }
 
-/// Where the cells of each picture or video of a micro-batch come from.
-class Media {
- public:
-  Media(std::span<const SampleView> samples, const VisionOptions& options)
-      : M_(options.cell_patches()), F_(options.patch_dim()) {
-    for (const auto& sample : samples) {
-      int64_t patches = 0;  // of the sample
-      for (const auto& medium : sample.media) {
-        require(static_cast<int64_t>(medium.rows.size()) == medium.grid.patches() * F_, "grid ",
-                medium.grid.t, " x ", medium.grid.h, " x ", medium.grid.w, " needs ", F_,
-                " values a patch, got ", medium.rows.size(), " values");
-        list_.push_back({medium.rows, sample.index, patches, cells_});
-        patches += medium.grid.patches();
-        cells_ += medium.grid.patches() / M_;
-      }
-    }
-  }
-
-  int64_t cells() const { return cells_; }
-
-  /// Pixels of these cells [P, F], in their order; zeros behind them, up to P patches.
-  at::Tensor pixels(const std::vector<int64_t>& cells, int64_t P) const {
-    auto pixels_PF = at::empty({P, F_}, at::kFloat);
-    auto* out = pixels_PF.mutable_data_ptr<float>();
-    auto* const end = out + pixels_PF.numel();
-    for (size_t i = 0; i < cells.size();) {
-      const auto& medium = of_cell(cells[i]);
-      size_t next = i + 1;  // neighbours of one medium are copied in one go
-      while (next < cells.size() && cells[next] == cells[next - 1] + 1 &&
-             &of_cell(cells[next]) == &medium)
-        ++next;
-      const auto* from = medium.rows.data() + (cells[i] - medium.first_cell) * M_ * F_;
-      out = std::copy(from, from + static_cast<int64_t>(next - i) * M_ * F_, out);
-      i = next;
-    }
-    std::fill(out, end, 0.0F);
-    return pixels_PF;
-  }
-
-  /// Keys of adapter dropout of these cells' patches: of the sample, and of the patch's place among
-  /// the sample's; zeros behind them, up to P patches.
-  at::Tensor dropout_keys(const std::vector<int64_t>& cells, int64_t P,
-                          const FlowSettings::DropoutKey& key) const {
-    auto keys = at::zeros({P}, at::kLong);
-    auto* out = keys.mutable_data_ptr<int64_t>();
-    for (const auto cell : cells) {
-      const auto& medium = of_cell(cell);
-      const int64_t first = medium.first_patch + (cell - medium.first_cell) * M_;
-      for (int64_t i = 0; i < M_; ++i) {
-        *out++ =
-            token_key(key, static_cast<uint64_t>(first + i) | (uint64_t{1} << 63), medium.sample);
-      }
-    }
-    return keys;
-  }
-
- private:
-  struct Medium {
-    std::span<const float> rows;
-    uint64_t sample;
-    int64_t first_patch, first_cell;  ///< in the sample; in the micro-batch
-  };
-  const Medium& of_cell(int64_t cell) const {
-    const auto after = std::upper_bound(list_.begin(), list_.end(), cell,
-                                        [](int64_t c, const auto& m) { return c < m.first_cell; });
-    return *(after - 1);
-  }
-
-  int64_t M_, F_, cells_ = 0;
-  std::vector<Medium> list_;
-};
-
-/// How many tokens (or cells) a sequence needs behind `count`, so that tensor ranks share it
-/// evenly.
 int64_t padding(int64_t count, const ModelGroups& groups) {
   if (!groups.split_tokens()) return 0;
   const int64_t ranks = groups.tensor_size();
   return (ranks - count % ranks) % ranks;
 }
 
-/// Adds cells at the end, in a window and a frame of their own; no feature is taken from them.
-void pad_cells(VisionShare& share, int64_t M, const ModelGroups& groups) {
-  auto& index = share.index;
-  const auto cells = static_cast<int64_t>(index.window_index.size());
-  const int64_t more = padding(cells, groups);
-  if (more == 0) return;
-  for (int64_t c = cells; c < cells + more; ++c) index.window_index.push_back(c);
-  index.cu_window_seqlens.push_back((cells + more) * M);
-  // where ranks exchange heads, padding stays out of it
-  if (share.split != VisionSplit::kWindows) index.cu_seqlens.push_back((cells + more) * M);
-  for (auto* positions : {&index.rows, &index.columns})
-    positions->resize(static_cast<size_t>((cells + more) * M), 0);
-}
-
-void add_vision(Flow& flow, const VisionOptions& options, const Media& media, VisionShare share,
-                const FlowSettings& settings) {
-  const int64_t M = options.cell_patches();
-  pad_cells(share, M, settings.groups);
-  const auto& index = share.index;
-  const auto P = static_cast<int64_t>(index.rows.size());
-  if (settings.pixels)
-    flow.set(field::kPixels, media.pixels(share.cells, P).to(settings.device, settings.dtype));
-
-  // Half of the head dim turns with the row, half with the column; the tables follow the windows'
-  // order.
-  const auto inv_freq = inverse_frequencies(options.rope_theta, options.head_dim() / 2);
-  const auto half = at::cat({angles(index.rows, inv_freq), angles(index.columns, inv_freq)}, 1);
-  const auto window_index = host_tensor(index.window_index);
-  const auto in_windows = [&](const at::Tensor& x) {  // [P, n]
-    return x.reshape({P / M, M * x.size(1)}).index_select(0, window_index).reshape(x.sizes());
-  };
-  const auto ordered = in_windows(half);
-  const auto angles_PK = at::cat({ordered, ordered}, 1);
-  flow.set(field::kVisionCos, at::cos(angles_PK).to(settings.device));
-  flow.set(field::kVisionSin, at::sin(angles_PK).to(settings.device));
-  flow.set(field::kWindowIndex, window_index.to(settings.device));
-  flow.set(field::kReverseIndex, host_tensor(index.reverse_index).to(settings.device));
-  flow.set(field::kWindowBounds, host_tensor(index.cu_window_seqlens));
-  flow.set(field::kFrameBounds, host_tensor(index.cu_seqlens));
-  if (share.split == VisionSplit::kWindows)
-    flow.set(field::kRankPatches, host_tensor(share.rank_patches));
-
-  if (settings.dropout) {
-    const auto keys = media.dropout_keys(share.cells, P, *settings.dropout);
-    flow.set(field::kVisionDropoutKeys,
-             in_windows(keys.unsqueeze(1)).squeeze(1).to(settings.device));
-  }
-}
+namespace {
 
 /// What is known of each token, of the whole packed row or, after `keep`, of some of it.
 struct TokenLists {
@@ -318,16 +192,6 @@ ContextShare share_tokens(const TokenLists& all, const ModelGroups& groups) {
   return share;
 }
 
-/// How features reach the ranks whose tokens they are. Returns the row of each own placeholder's.
-std::vector<int64_t> add_route(Flow& flow, const VisionShare& vision, const ContextShare& share,
-                               int64_t cells, const FlowSettings& settings) {
-  const auto plan = plan_route(vision.held, share.needed, cells, settings.groups.context_rank());
-  flow.set(field::kRouteRows, host_tensor(plan.rows).to(settings.device));
-  flow.set(field::kRouteSend, host_tensor(plan.send));
-  flow.set(field::kRouteReceive, host_tensor(plan.receive));
-  return plan.arrival;
-}
-
 }  // namespace
 
 int64_t count_labels(std::span<const int32_t> labels) {
@@ -383,15 +247,7 @@ Flow make_flow(const Options& options, std::span<const SampleView> samples,
     tokens.keep(share.rows);
   }
 
-  std::vector<int64_t> feature_places;
-  if (!grids.empty()) {
-    auto vision = share_vision(grids, options.vision, groups.context_size(), groups.context_rank(),
-                               groups.vision_context, groups.balance_vision);
-    if (vision.split != VisionSplit::kNone)
-      feature_places = add_route(flow, vision, share, cells, settings);
-    if (settings.vision)
-      add_vision(flow, options.vision, Media(samples, options.vision), std::move(vision), settings);
-  }
+  const auto feature_places = add_vision(flow, options, samples, share.needed, settings);
   if (const int64_t more = padding(static_cast<int64_t>(tokens.ids.size()), groups); more > 0) {
     tokens.pad(more);
     if (!split) bounds.push_back(count + more);  // a segment of its own
