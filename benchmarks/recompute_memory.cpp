@@ -141,9 +141,10 @@ int run(const std::vector<std::string>& words) {
       flags["--tokens"], flags["--layers"]);
   std::fflush(stdout);
   for (size_t i = 0; i < ways().size(); ++i) {
-    const int status = launch_workers({.processes = 1, .threads = std::stoll(flags["--threads"])},
-                                      {words.front(), "--one", std::to_string(i), flags["--tokens"],
-                                       flags["--layers"], flags["--threads"]});
+    const std::vector<std::string> one{words.front(),     "--one",           std::to_string(i),
+                                       flags["--tokens"], flags["--layers"], flags["--threads"]};
+    const int status =
+        launch_workers({.processes = 1, .threads = std::stoll(flags["--threads"])}, one);
     if (status != 0) return status;
   }
   return 0;

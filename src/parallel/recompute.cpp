@@ -58,7 +58,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
     variable_list inputs;
     for (const auto& input : std::span(saved).first(count))
       inputs.push_back(input.detach().set_requires_grad(input.requires_grad()));
-    KeptResults kept(std::span(saved).subspan(count));
+    KeptResults kept{std::span<const at::Tensor>(saved).subspan(count)};
     saved.clear();
     variable_list outputs, output_gradients;
     {
