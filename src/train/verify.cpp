@@ -21,6 +21,8 @@ const char* measure_name(Measure measure) {
       return "absolute";
     case Measure::kRelative:
       return "relative";
+    case Measure::kOfLargest:
+      return "of largest";
     case Measure::kRelativeL2:
       return "relative L2";
   }
@@ -41,6 +43,8 @@ double difference(const at::Tensor& got, const at::Tensor& expected, Measure mea
       return (g - e).abs().max().item<double>();
     case Measure::kRelative:
       return ((g - e).abs() / e.abs().clamp_min(1e-30)).max().item<double>();
+    case Measure::kOfLargest:
+      return (g - e).abs().max().item<double>() / std::max(e.abs().max().item<double>(), 1e-30);
     default:
       return (g - e).norm().item<double>() / std::max(e.norm().item<double>(), 1e-30);
   }

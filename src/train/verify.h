@@ -19,6 +19,7 @@ enum class Measure {
   kExact,       ///< number of values that differ
   kAbsolute,    ///< largest absolute difference
   kRelative,    ///< largest relative difference
+  kOfLargest,   ///< largest absolute difference / largest expected absolute value
   kRelativeL2,  ///< norm of the difference / norm of the expected values
 };
 

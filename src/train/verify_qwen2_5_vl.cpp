@@ -30,6 +30,9 @@ constexpr double kLogits = 5e-5, kFeatures = 1e-5, kLoss = 1e-6, kGradient = 1e-
 // AdamW turns the sign of a vanishing gradient into a whole step, so norms drift: the reference's
 // own fp32 and fp64 runs differ by up to 8e-5 in them (2.7e-6 in the losses).
 constexpr double kNorm = 2e-4;
+// The residual stream grows with depth and fp32's noise with it: the reference's own fp32 is 1.1e-6
+// of the largest value from its fp64, at any depth.
+constexpr double kBlock = 1.8e-6;
 constexpr double kLogitsBf16 = 0.03, kLossBf16 = 0.02, kGradientBf16 = 0.08;
 
 std::vector<int64_t> to_list(const at::Tensor& tensor) {
@@ -267,8 +270,7 @@ class QwenVerifier {
                          want("vision.patch_embed"), Measure::kAbsolute, kFeatures);
         } else if (name.starts_with("visual.blocks.")) {
           const auto key = "vision.block" + name.substr(14);
-          table_.compare(key, now.at(field::kVisionHidden), want(key), Measure::kAbsolute,
-                         kFeatures);
+          table_.compare(key, now.at(field::kVisionHidden), want(key), Measure::kOfLargest, kBlock);
         }
       });
       return features;
