@@ -2,6 +2,8 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
+#include "base/log.h"
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "cli/torch_info.h"
@@ -31,7 +33,12 @@ std::vector<triptych::Command> commands() {
 int main(int argc, char** argv) {
   // A file beyond the limit of `ulimit -f` is a write error like a full disk, not the end.
   std::signal(SIGXFSZ, SIG_IGN);
-  triptych::install_cpu_allocator();
+  try {
+    triptych::install_cpu_allocator();
+  } catch (const triptych::UsageError& error) {
+    triptych::log_error("{}", error.what());
+    return 2;
+  }
   triptych::set_torch_info(triptych::read_torch_info_from_library);
   const std::vector<std::string> words(argv + 1, argv + argc);
   return triptych::run_command_line(commands(), words);

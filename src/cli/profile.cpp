@@ -27,6 +27,8 @@ void write_csv(const Queries& queries, const Json& summary, const Scope& scope,
   for (const auto& name : insight::table_names())
     write_file_atomically(folder / (name + ".csv"),
                           insight::to_csv(insight::table_by_name(queries, name, scope)));
+  write_file_atomically(folder / "memory_layers.csv",
+                        insight::to_csv(insight::memory_layers_table(summary)));
   write_file_atomically(folder / "step_trace_time.csv",
                         insight::step_trace_csv(summary, queries.parallel_layout()));
 }

@@ -10,6 +10,7 @@
 #include "cli/version.h"
 #include "parallel/launch_environment.h"
 #include "parallel/launcher.h"
+#include "profile/memory_windows.h"
 #include "train/run_layout.h"
 #include "train/run_setup.h"
 #include "train/trainer.h"
@@ -41,7 +42,11 @@ ResolvedRun read_run(const Arguments& arguments) {
 int train_here(const LaunchEnvironment& environment, const ResolvedRun& run, bool overwrite) {
   ProcessContext process(environment, process_options(run.options));
   try {
-    const int status = train(process, run, overwrite, version_text());
+    StepObservers observers;
+    observers.push_back(
+        std::make_shared<MemoryWindows>(process, run.options.profile.memory, run.options.output));
+    const int status = train(process, run, overwrite, version_text(), observers);
+    observers.clear();
     process.close();
     return status;
   } catch (const std::exception& error) {
@@ -56,7 +61,10 @@ int run_train(const Arguments& arguments) {
   const auto run = read_run(arguments);
   const int64_t processes = arguments.integer("--nproc", 1, 1);
   if (arguments.has("--dry-run")) {
-    if (arguments.has("--nproc")) check_layout(run.options, processes);
+    if (arguments.has("--nproc")) {
+      const auto advice = check_layout(run.options, processes).advice;
+      if (!advice.empty()) log_warning("{}", advice);
+    }
     const auto found = check_run(run);
     print(arguments.has("--origin") ? options_origin_text(refer(run.options), run.origins)
                                     : options_toml(refer(run.options)));

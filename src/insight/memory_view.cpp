@@ -218,6 +218,25 @@ Json memory_curve_json(const Run& run, int file, int64_t points) {
   return out;
 }
 
+Json layer_rows(const BytesByModule& modules, int64_t allocated) {
+  std::vector<std::pair<int64_t, Json>> order;
+  for (const auto& [module, parts] : modules) {
+    Json row{{"module", display_name(module)}};
+    int64_t bytes = 0;
+    for (const auto& [category, part] : parts) {
+      row[category] = part;
+      bytes += part;
+    }
+    row["bytes"] = bytes;
+    row["share"] = allocated > 0 ? static_cast<double>(bytes) / static_cast<double>(allocated) : 0;
+    order.emplace_back(bytes, std::move(row));
+  }
+  std::ranges::stable_sort(order, std::ranges::greater(), &std::pair<int64_t, Json>::first);
+  Json rows = Json::array();
+  for (auto& [bytes, row] : order) rows.push_back(std::move(row));
+  return rows;
+}
+
 Json memory_peak_json(const Run& run, int file) {
   const auto& f = run.files()[static_cast<size_t>(file)];
   const Trace& t = f.trace;
@@ -231,6 +250,7 @@ Json memory_peak_json(const Run& run, int file) {
   };
   std::map<std::tuple<std::string, std::string, std::string>, Sum> sums;
   std::map<std::string, int64_t> by_category;
+  BytesByModule by_module;
   int64_t listed = 0;
   for (const auto& a : allocations_of(t, devices.front().first, devices.front().second)) {
     // The record of the peak itself allocates: it counts. One that ends there was let go before.
@@ -239,6 +259,7 @@ Json memory_peak_json(const Run& run, int file) {
     sum.bytes += a.bytes;
     ++sum.count;
     by_category[a.category] += a.bytes;
+    by_module[a.module][a.category] += a.bytes;
     listed += a.bytes;
   }
   if (peak->allocated > listed) by_category["before start"] += peak->allocated - listed;
@@ -283,6 +304,7 @@ Json memory_peak_json(const Run& run, int file) {
           {"reserved", peak->reserved},
           {"listed", listed},
           {"categories", by_category},
+          {"layers", layer_rows(by_module, peak->allocated)},
           {"rows", std::move(rows)},
           {"hints", std::move(hints)}};
 }

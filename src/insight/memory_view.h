@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,11 +35,17 @@ struct Peak {
 };
 std::optional<Peak> memory_peak_of(const Trace& trace, int32_t device_type, int32_t device);
 
+/// Bytes by module and category.
+using BytesByModule = std::map<std::string, std::map<std::string, int64_t>>;
+/// [{"module", <category>: bytes..., "bytes", "share"}], the largest first.
+Json layer_rows(const BytesByModule& modules, int64_t allocated);
+
 // The documents of the endpoints memory/*.
 /// {"rank","device","points":[{"t","allocated","reserved"}],"peak":{...},"categories":{name:[bytes...]}}
 Json memory_curve_json(const Run& run, int file, int64_t points);
 Json memory_categories_json(const Run& run, int file);
-/// {"peak_ns","allocated","rows":[{"category","module","op","bytes","count","share"}],"hints":[]}
+/// {"peak_ns","allocated","layers":[{"module","bytes",<category>...}],
+///  "rows":[{"category","module","op","bytes","count","share"}],"hints":[]}
 Json memory_peak_json(const Run& run, int file);
 Json memory_allocations_json(const Run& run, int file, int64_t offset, int64_t limit,
                              std::string_view sort);

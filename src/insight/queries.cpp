@@ -397,6 +397,22 @@ Json Queries::summary_document(const Scope& scope, int64_t top) const {
     auto peak = memory_peak_json(*run_, f);
     if (!peak.contains("empty")) memory.push_back(std::move(peak));
   }
+  // Recorded without a trace, or as it is known by the run itself.
+  for (const auto& path : run_->snapshots()) {
+    try {
+      const auto snapshot = snapshot_json(path);
+      auto peak = snapshot["peak"];
+      peak["rank"] = snapshot["about"].value("rank", int64_t{-1});
+      peak["snapshot"] = valid_utf8(path.filename().string());
+      if (peak["layers"].size() > static_cast<size_t>(top))
+        peak["layers"].erase(peak["layers"].begin() + top, peak["layers"].end());
+      if (peak["rows"].size() > static_cast<size_t>(top))
+        peak["rows"].erase(peak["rows"].begin() + top, peak["rows"].end());
+      memory.push_back(std::move(peak));
+    } catch (const Error& error) {
+      out["unreadable"].push_back(valid_utf8(error.what()));
+    }
+  }
   out["memory"] = std::move(memory);
   out["clocks"] = comm_alignment(scope)["ranks"];
   return out;

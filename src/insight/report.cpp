@@ -83,6 +83,30 @@ void wrap_into(std::string& out, std::string_view words, size_t indent) {
   out += '\n';
 }
 
+/// A line a layer, the largest first: what it holds of each category.
+std::string layer_lines(const Json& m, size_t most) {
+  static constexpr std::pair<const char*, const char*> kColumns[] = {
+      {"parameter", "weights"}, {"gradient", "gradients"}, {"optimizer_state", "states"},
+      {"activation", "kept"},   {"temporary", "passing"},  {"", "other"}};
+  if (!m.contains("layers") || m["layers"].empty()) return "";
+  auto out = fmt::format("    {:<26} {:>9}", "layer", "all");
+  for (const auto& [key, title] : kColumns) out += fmt::format(" {:>9}", title);
+  out += '\n';
+  for (size_t i = 0; i < m["layers"].size() && i < most; ++i) {
+    const auto& layer = m["layers"][i];
+    double rest = number(layer, "bytes");
+    auto line = fmt::format("    {:<26} {:>9}", cut(text(layer, "module"), 26), bytes_text(rest));
+    for (const auto& [key, title] : kColumns) {
+      const bool last = *key == 0;
+      const double bytes = last ? rest : number(layer, key);
+      rest -= last ? 0 : bytes;
+      line += fmt::format(" {:>9}", bytes >= 1 ? bytes_text(bytes) : "");
+    }
+    out += line + "\n";
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string report_text(const Json& s, int64_t top) {
@@ -168,12 +192,14 @@ std::string report_text(const Json& s, int64_t top) {
   for (size_t i = 0; i < s["memory"].size() && i < 8; ++i) {
     const auto& m = s["memory"][i];
     if (i == 0) out += "\nMemory at the peak\n";
-    auto line =
-        fmt::format("rank {}: {}:", m["rank"].get<int64_t>(), bytes_text(number(m, "allocated")));
+    auto line = fmt::format("rank {}{}: {}:", m["rank"].get<int64_t>(),
+                            m.contains("snapshot") ? " (" + text(m, "snapshot") + ")" : "",
+                            bytes_text(number(m, "allocated")));
     for (const auto& [name, bytes] : m["categories"].items())
       line += fmt::format(" {} {},", name, bytes_text(bytes.get<double>()));
     line.pop_back();
     wrap_into(out, line, 2);
+    out += layer_lines(m, static_cast<size_t>(top));
   }
   const auto list = [&](const char* title, const Json& rows) {
     if (rows.empty()) return;
@@ -184,6 +210,19 @@ std::string report_text(const Json& s, int64_t top) {
   list("Advice", s["advice"]);
   if (s["findings"].empty()) out += "\nFindings: none\n";
   return out;
+}
+
+Json memory_layers_table(const Json& s) {
+  Json rows = Json::array();
+  for (const auto& m : s["memory"]) {
+    if (!m.contains("layers")) continue;
+    for (const auto& layer : m["layers"]) {
+      Json row{{"rank", m["rank"]}, {"snapshot", m.value("snapshot", "")}};
+      row.update(layer);
+      rows.push_back(std::move(row));
+    }
+  }
+  return rows;
 }
 
 std::string step_trace_csv(const Json& s, const Json& layout) {

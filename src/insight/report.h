@@ -10,6 +10,9 @@ namespace triptych::insight {
 /// The document of Queries::summary_document as text of at most 100 columns, without colours.
 std::string report_text(const Json& summary, int64_t top);
 
+/// What each layer holds at each peak of `memory`, by category; a row a layer.
+Json memory_layers_table(const Json& summary);
+
 /// MindStudio's step_trace_time table (section 3.2), in us: one row per rank and step, then one per
 /// stage with the maximum over its ranks.
 std::string step_trace_csv(const Json& summary, const Json& layout);

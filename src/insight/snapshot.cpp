@@ -7,6 +7,7 @@
 #include "base/files.h"
 #include "base/format.h"
 #include "insight/pickle.h"
+#include "insight/snapshot_curve.h"
 
 namespace triptych::insight {
 namespace {
@@ -135,7 +136,12 @@ Json snapshot_json(const std::filesystem::path& path) {
                         {"count", order[i].second.second}});
   Json list_of_devices = Json::array();
   for (auto& [number, device] : devices) list_of_devices.push_back(std::move(device));
+  auto history = snapshot_history(data, 2000);
+  Json about = data.value("triptych", Json::object());
   return {{"path", path.string()},
+          {"about", about.is_object() ? std::move(about) : Json::object()},
+          {"curve", std::move(history["curve"])},
+          {"peak", std::move(history["peak"])},
           {"devices", std::move(list_of_devices)},
           {"timeline", std::move(timeline)},
           {"events", events},

@@ -10,7 +10,8 @@ namespace triptych::insight {
 ///   {"path","devices":[{"device","segments":[{"address","total","allocated","requested","type","stream",
 ///    "blocks":[{"address","size","requested","state","frame"}]}],
 ///    "reserved","allocated","largest_free"}], "timeline":[{"t_us","allocated"}], "events":N,
-///    "by_frame":[{"frame","bytes","count"}], "categories"}
+///    "by_frame":[{"frame","bytes","count"}], "categories", "curve" and "peak" of snapshot_history,
+///    "about": what one of ours says of itself (profile/memory_snapshot.h)}
 /// @throws DataError, Error naming the file.
 Json snapshot_json(const std::filesystem::path& path);
 

@@ -12,9 +12,14 @@ namespace triptych {
 /// next one; a training step then spends a sixth to a third of its time on page faults. Call this
 /// once, early in `main`, before threads and large tensors; later calls do nothing. Tensors made
 /// earlier stay valid. Measurements: docs/decisions/0001-cpu-allocator.md.
+/// An allocation that fails throws OutOfMemory (memory_report.h); so does one that would take
+/// tensors above the bytes in the environment's TRIPTYCH_MEMORY_LIMIT.
+/// @throws UsageError when that is no number.
 void install_cpu_allocator();
+inline constexpr const char* kMemoryLimitVariable = "TRIPTYCH_MEMORY_LIMIT";
 
-/// Bytes in CPU tensors, counted since install_cpu_allocator; all zero without it.
+/// Bytes in CPU tensors since install_cpu_allocator, as they were asked for; all zero without it.
+/// What they are for: memory_ledger.h.
 struct AllocatorStats {
   int64_t current_bytes = 0;   ///< in live tensors
   int64_t peak_bytes = 0;      ///< the most of it since the start or the last reset

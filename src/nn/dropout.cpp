@@ -9,6 +9,12 @@
 
 namespace triptych {
 
+int64_t dropout_key(uint64_t seed, uint64_t step, uint64_t sample, uint64_t place) {
+  const RandomKey random{seed ^ (step * 0x9E3779B97F4A7C15ULL), RandomStream::kDropout};
+  const auto bits = philox(random, place, sample);
+  return static_cast<int64_t>(uint64_t{bits[0]} | uint64_t{bits[1]} << 32);
+}
+
 at::Tensor token_dropout(const at::Tensor& x_TD, const at::Tensor& keys_T, uint64_t site,
                          double probability, int64_t first_column) {
   require(probability >= 0 && probability < 1, "dropout: probability ", probability,

@@ -6,6 +6,10 @@
 
 namespace triptych {
 
+/// The key of one token's dropout masks: a function of the run, the step and the token's place in
+/// its sample, whatever rank or micro-batch it is in.
+int64_t dropout_key(uint64_t seed, uint64_t step, uint64_t sample, uint64_t place);
+
 /// Dropout whose mask is a function of (token key, site, column): the same whatever rank,
 /// micro-batch or recomputation a token is in. Kept values are scaled by 1 / (1 - probability).
 ///

@@ -70,6 +70,10 @@ at::Tensor linear(const at::Tensor& x_TI, const Parameter& weight, const at::Ten
 
 LinearPlacement placement_of(const LinearSplit& split, const ModelGroups& groups) {
   LinearPlacement placement;
+  if (split.kind == LinearSplit::Kind::kBetween) {
+    for (auto* part : {&placement.weight, &placement.bias, &placement.lora_a, &placement.lora_b})
+      part->sum_over_tensor = groups.split_tokens();
+  }
   const Placement::Split cut{.dim = split.kind == LinearSplit::Kind::kColumn ? 0 : 1,
                              .axis = Axis::kTensor,
                              .sections = split.sections,

@@ -18,10 +18,12 @@ namespace triptych {
 /// token-split form arXiv:2205.05198.
 struct LinearSplit {
   enum class Kind : uint8_t {
-    kNone,    ///< whole on every rank
-    kColumn,  ///< rows (outputs) split: takes all tokens (TensorRegion::enter), gives its outputs
-    kRow,     ///< columns (inputs) split: the ranks' results are summed; each goes on with its own
-              ///< tokens where the model splits them, else with all
+    kNone,     ///< whole on every rank, which all compute the same from the same tokens
+    kBetween,  ///< whole on every rank, between matrices: where the model splits tokens, what
+               ///< follows uses another part of them on each, which finds a part of the gradients
+    kColumn,   ///< rows (outputs) split: takes all tokens (TensorRegion::enter), gives its outputs
+    kRow,      ///< columns (inputs) split: the ranks' results are summed; each goes on with its own
+               ///< tokens where the model splits them, else with all
     kRowToWhole,  ///< the same, and every rank goes on with all tokens
   };
   Kind kind = Kind::kNone;
@@ -29,6 +31,7 @@ struct LinearSplit {
   int64_t sections = 1;  ///< as Placement::Split::sections; columns only
 
   static LinearSplit none() { return {}; }
+  static LinearSplit between() { return {.kind = Kind::kBetween}; }
   static LinearSplit column(int64_t unit = 1, int64_t sections = 1) {
     return {.kind = Kind::kColumn, .unit = unit, .sections = sections};
   }

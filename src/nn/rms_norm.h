@@ -6,6 +6,7 @@
 
 #include "kernels/rms_norm.h"
 #include "nn/parameter_builder.h"
+#include "nn/tensor_region.h"
 #include "parallel/parameter.h"
 
 namespace triptych {
@@ -13,17 +14,11 @@ namespace triptych {
 /// Root-mean-square norm with a weight of its own: a thin holder of the kernel's arguments.
 class RmsNorm {
  public:
-  /// Where the norm stands: between matrices (each tensor rank may hold its own tokens there), or
-  /// inside a tensor region, where each rank finds a part of the gradient.
-  enum class Place : uint8_t { kBetween, kInRegion };
-
   /// @param path  module path on the hub; the parameter is `<path>.weight`, [size].
   RmsNorm(ParameterBuilder& builder, const std::string& path, const std::string& part, int64_t size,
           double eps, Place place = Place::kBetween)
-      : weight(builder.make(
-            path + ".weight", part, {size}, {Parameter::Init::Kind::kOne, 0},
-            {.split = {},
-             .sum_over_tensor = place == Place::kInRegion || builder.groups().split_tokens()})),
+      : weight(builder.make(path + ".weight", part, {size}, {Parameter::Init::Kind::kOne, 0},
+                            {.split = {}, .sum_over_tensor = finds_part(place, builder.groups())})),
         eps_(eps) {}
 
   at::Tensor forward(const at::Tensor& x) const { return rms_norm(x, weight->value, eps_); }

@@ -8,6 +8,15 @@
 
 namespace triptych {
 
+/// Where a block with parameters of its own stands: between matrices (each tensor rank may hold its
+/// own tokens there), or inside a tensor region, where each rank finds a part of the gradient.
+enum class Place : uint8_t { kBetween, kInRegion };
+
+/// Whether each tensor rank finds a part of the gradient of what all of them hold whole at `place`.
+inline bool finds_part(Place place, const ModelGroups& groups) {
+  return place == Place::kInRegion || groups.split_tokens();
+}
+
 /// Where a model goes from hidden states between matrices to layers that are split over the tensor
 /// ranks; row-split layers lead out of it again. Between matrices every rank holds all tokens, or,
 /// with sequence parallelism, its own part of them (T / ranks, in order).

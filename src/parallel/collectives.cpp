@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/grad_mode.h>
 
 #include "base/error.h"
+#include "parallel/exchange_parts.h"
 #include "parallel/group.h"
 
 namespace triptych {
@@ -55,16 +56,9 @@ at::Tensor own_part(const at::Tensor& x, const Group& group) {
 
 // ---- forward and backward pairs
 
-void keep(AutogradContext* ctx, Group* group) {
-  ctx->saved_data["group"] = static_cast<int64_t>(reinterpret_cast<intptr_t>(group));
-}
-Group& group_of(AutogradContext* ctx) {
-  return *reinterpret_cast<Group*>(static_cast<intptr_t>(ctx->saved_data["group"].toInt()));
-}
-
 struct CopyToRanks : Function<CopyToRanks> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, Group* group) {
-    keep(ctx, group);
+    keep_group(ctx, group);
     return x.view_as(x);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -83,7 +77,7 @@ struct ReduceFromRanks : Function<ReduceFromRanks> {
 
 struct GatherTokens : Function<GatherTokens> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, Group* group) {
-    keep(ctx, group);
+    keep_group(ctx, group);
     return gather(x, *group, "gather_tokens");
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -93,7 +87,7 @@ struct GatherTokens : Function<GatherTokens> {
 
 struct ScatterSumTokens : Function<ScatterSumTokens> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, Group* group) {
-    keep(ctx, group);
+    keep_group(ctx, group);
     return scatter_sum(x, *group, "scatter_sum_tokens");
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -103,7 +97,7 @@ struct ScatterSumTokens : Function<ScatterSumTokens> {
 
 struct SplitTokens : Function<SplitTokens> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, Group* group) {
-    keep(ctx, group);
+    keep_group(ctx, group);
     return own_part(x, *group);
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -113,7 +107,7 @@ struct SplitTokens : Function<SplitTokens> {
 
 struct GatherTokensReplicated : Function<GatherTokensReplicated> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, Group* group) {
-    keep(ctx, group);
+    keep_group(ctx, group);
     return gather(x, *group, "gather_tokens_replicated");
   }
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {

@@ -15,6 +15,7 @@
 #include <numeric>
 
 #include "base/error.h"
+#include "parallel/exchange_parts.h"
 
 namespace triptych {
 
@@ -22,11 +23,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-using Counts = std::vector<int64_t>;
-
-int64_t sum(const Counts& counts) {
-  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
-}
 
 /// Sizes of one exchange in elements, and how they lie in the flat buffers.
 struct Exchange {
@@ -80,10 +76,6 @@ Exchange exchange_of_out(const HeadSplit& split, const Counts& tokens, int64_t K
 
 at::Tensor heads(const at::Tensor& x_THK, HeadSplit::Range range) {
   return x_THK.narrow(1, range.begin, range.size());
-}
-
-Group& group_of(AutogradContext* ctx) {
-  return *reinterpret_cast<Group*>(ctx->saved_data["group"].toInt());
 }
 
 class ScatterHeads : public torch::autograd::Function<ScatterHeads> {
@@ -204,8 +196,7 @@ HeadShare scatter_heads(const at::Tensor& q_THK, const at::Tensor& k_TGK, const 
                         const std::vector<int64_t>& tokens, Group& group) {
   if (group.size() == 1) return {q_THK, k_TGK, v_TGK};
   check_tokens(q_THK, tokens, group, q_THK.size(0));
-  const auto parts =
-      ScatterHeads::apply(q_THK, k_TGK, v_TGK, tokens, reinterpret_cast<int64_t>(&group));
+  const auto parts = ScatterHeads::apply(q_THK, k_TGK, v_TGK, tokens, as_number(&group));
   HeadShare share{parts[0], parts[1], parts[2]};
   const auto uneven =
       HeadSplit(q_THK.size(1), k_TGK.size(1), group.size()).uneven_groups(group.rank());
@@ -222,7 +213,7 @@ at::Tensor gather_heads(const at::Tensor& o_SHK, int64_t query_heads,
   if (group.size() == 1) return o_SHK;
   require(o_SHK.size(0) == sum(tokens), "ulysses of ", group.name(), ": ", o_SHK.sizes(),
           " must hold ", sum(tokens), " tokens");
-  return GatherHeads::apply(o_SHK, query_heads, tokens, reinterpret_cast<int64_t>(&group));
+  return GatherHeads::apply(o_SHK, query_heads, tokens, as_number(&group));
 }
 
 }  // namespace triptych

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/format.h"
-#include "base/log.h"
 
 namespace triptych {
 
@@ -58,13 +57,16 @@ void validate_context(const LayerSizes& sizes, const ParallelOptions& options, P
                  " query heads of the ", sizes.name, " model on a rank (", sizes.heads,
                  " heads / tensor ", options.tensor,
                  "); use context_algorithm = \"ring\", or \"hybrid\" with a smaller degree");
-  if (ulysses <= heads && heads % ulysses != 0) {
-    const int64_t most = heads / ulysses + 1;
-    log_warning(
-        "parallel: {} heads on {} Ulysses ranks: the busiest has {}, {:.0f} % above the mean",
-        heads, ulysses, most,
-        100.0 * static_cast<double>(most * ulysses - heads) / static_cast<double>(heads));
-  }
+}
+
+std::string context_advice(const LayerSizes& sizes, const ParallelOptions& options) {
+  const int64_t heads = sizes.heads / options.tensor, ulysses = ulysses_size(options, heads);
+  if (ulysses > heads || heads % ulysses == 0) return "";
+  const int64_t most = heads / ulysses + 1;
+  return fmt::format(
+      "parallel: {} heads on {} Ulysses ranks: the busiest has {}, {:.0f} % above the mean", heads,
+      ulysses, most,
+      100.0 * static_cast<double>(most * ulysses - heads) / static_cast<double>(heads));
 }
 
 }  // namespace triptych

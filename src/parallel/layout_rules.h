@@ -24,7 +24,9 @@ void validate_tensor(const LayerSizes& sizes, int64_t tensor, Problems& problems
 int64_t ulysses_size(const ParallelOptions& options, int64_t query_heads);
 
 /// Rule M8: Ulysses takes whole heads (M7, that its size divides the context axis, is the mesh's).
-/// Warns about heads that cannot be shared out evenly.
 void validate_context(const LayerSizes& sizes, const ParallelOptions& options, Problems& problems);
+
+/// What heads cost that cannot be shared out evenly; empty where they can.
+std::string context_advice(const LayerSizes& sizes, const ParallelOptions& options);
 
 }  // namespace triptych

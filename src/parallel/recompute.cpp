@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "kernels/kept_results.h"
+#include "kernels/memory_scope.h"
 #include "parallel/saved_tensors.h"
 #include "parallel/segments.h"
 
@@ -93,7 +94,10 @@ struct FlowChange {
     Flow flow = plain;
     for (size_t i = 0; i < inputs.size(); ++i) flow.set(in[i], inputs[i]);
     const Flow before = flow;
-    for (const auto& layer : layers) layer->forward(flow);
+    for (const auto& layer : layers) {
+      const MemoryScope memory(MemoryPhase::kForward, layer->name());
+      layer->forward(flow);
+    }
     if (!known) {
       for (const auto& [name, value] : flow.entries()) {
         if (!value.is_same(before.get(name))) out.push_back(name);

@@ -7,8 +7,10 @@
 #include <torch/csrc/autograd/grad_mode.h>
 
 #include <numeric>
+#include <utility>
 
 #include "base/error.h"
+#include "parallel/exchange_parts.h"
 
 namespace triptych {
 
@@ -16,17 +18,6 @@ namespace {
 
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-using Counts = std::vector<int64_t>;
-
-int64_t sum(const Counts& counts) {
-  return std::accumulate(counts.begin(), counts.end(), int64_t{0});
-}
-
-/// A group outlives the graph; autograd keeps plain numbers.
-int64_t as_number(Group& group) { return reinterpret_cast<int64_t>(&group); }
-Group& group_of(AutogradContext* ctx) {
-  return *reinterpret_cast<Group*>(ctx->saved_data["group"].toInt());
-}
 
 at::Tensor exchanged(const at::Tensor& x, const Counts& send, const Counts& receive, Group& group,
                      const char* tag) {
@@ -91,32 +82,43 @@ at::Tensor flat_parts(const at::Tensor& x, int64_t dim, const Counts& sizes) {
   return at::cat(parts);
 }
 
+/// Elements of x beside the dims a and b.
+int64_t other_elements(const at::Tensor& x, int64_t a, int64_t b) {
+  int64_t product = 1;
+  for (int64_t d = 0; d < x.dim(); ++d) {
+    if (d != a && d != b) product *= x.size(d);
+  }
+  return product;
+}
+
+/// What came flat from all members, put together along `dim`, of which member i sent sizes[i].
+/// @param shape  of a piece, but for `dim`.
+at::Tensor joined(const at::Tensor& flat, Counts shape, int64_t dim, const Counts& sizes) {
+  std::vector<at::Tensor> parts;
+  int64_t begin = 0;
+  shape[dim] = 1;
+  int64_t others = 1;
+  for (const auto size : shape) others *= size;
+  for (const auto size : sizes) {
+    shape[dim] = size;
+    parts.push_back(flat.narrow(0, begin, others * size).view(shape));
+    begin += others * size;
+  }
+  return at::cat(parts, dim);
+}
+
 at::Tensor switched(const at::Tensor& x, int64_t from, int64_t to, const Counts& from_sizes,
                     const Counts& to_sizes, Group& group) {
-  const int64_t me = group.rank();
-  auto shape = x.sizes().vec();  // of the piece from member i, but for dim `from`
-  const int64_t others = [&] {
-    int64_t product = 1;
-    for (size_t d = 0; d < shape.size(); ++d) {
-      if (static_cast<int64_t>(d) != from && static_cast<int64_t>(d) != to) product *= shape[d];
-    }
-    return product;
-  }();
-  shape[to] = to_sizes[me];
+  const int64_t me = group.rank(), others = other_elements(x, from, to);
   Counts send, receive;
   for (int64_t i = 0; i < group.size(); ++i) {
     send.push_back(others * from_sizes[me] * to_sizes[i]);
     receive.push_back(others * from_sizes[i] * to_sizes[me]);
   }
   const auto flat = exchanged(flat_parts(x, to, to_sizes), send, receive, group, "switch");
-  std::vector<at::Tensor> parts;
-  int64_t begin = 0;
-  for (int64_t i = 0; i < group.size(); ++i) {
-    shape[from] = from_sizes[i];
-    parts.push_back(flat.narrow(0, begin, receive[i]).view(shape));
-    begin += receive[i];
-  }
-  return at::cat(parts, from);
+  auto shape = x.sizes().vec();
+  shape[to] = to_sizes[me];
+  return joined(flat, std::move(shape), from, from_sizes);
 }
 
 class SwitchDim : public torch::autograd::Function<SwitchDim> {
@@ -151,30 +153,16 @@ at::Tensor my_part(const at::Tensor& x, int64_t dim, const Counts& sizes, int64_
 }
 
 at::Tensor gathered(const at::Tensor& x, int64_t dim, const Counts& sizes, Group& group) {
+  require(x.size(dim) == sizes[group.rank()], "gather of ", group.name(), ": dim ", dim, " of ",
+          x.sizes(), " must have size ", sizes[group.rank()]);
   // the same rows for everyone: an all-to-all copes with parts of different size
-  Counts send, receive;
-  std::vector<at::Tensor> copies(static_cast<size_t>(group.size()), x.reshape({-1}));
-  const int64_t row = sizes[group.rank()] > 0 ? x.numel() / sizes[group.rank()] : -1;
-  auto shape = x.sizes().vec();
-  int64_t others = 1;
-  for (size_t d = 0; d < shape.size(); ++d) {
-    if (static_cast<int64_t>(d) != dim) others *= shape[d];
-  }
-  require(row < 0 || row == others, "gather of ", group.name(), ": dim ", dim, " of ", x.sizes(),
-          " must have size ", sizes[group.rank()]);
-  for (const auto n : sizes) {
-    send.push_back(x.numel());
-    receive.push_back(others * n);
-  }
-  const auto flat = exchanged(at::cat(copies), send, receive, group, "gather");
-  std::vector<at::Tensor> parts;
-  int64_t begin = 0;
-  for (size_t i = 0; i < sizes.size(); ++i) {
-    shape[dim] = sizes[i];
-    parts.push_back(flat.narrow(0, begin, receive[i]).view(shape));
-    begin += receive[i];
-  }
-  return at::cat(parts, dim);
+  const std::vector<at::Tensor> copies(static_cast<size_t>(group.size()), x.reshape({-1}));
+  const int64_t others = other_elements(x, dim, dim);
+  Counts receive;
+  for (const auto n : sizes) receive.push_back(others * n);
+  const Counts send(sizes.size(), x.numel());
+  return joined(exchanged(at::cat(copies), send, receive, group, "gather"), x.sizes().vec(), dim,
+                sizes);
 }
 
 template <bool kSplit>
@@ -209,11 +197,11 @@ class SplitOrGather : public torch::autograd::Function<SplitOrGather<kSplit>> {
 at::Tensor exchange_rows(const at::Tensor& x_RD, const std::vector<int64_t>& send,
                          const std::vector<int64_t>& receive, Group& group) {
   if (group.size() == 1) return x_RD;
-  return ExchangeRows::apply(x_RD, send, receive, as_number(group));
+  return ExchangeRows::apply(x_RD, send, receive, as_number(&group));
 }
 
 at::Tensor route_rows(const at::Tensor& x_RD, const RowRoute& route, Group& group) {
-  return RouteRows::apply(x_RD, route.rows, route.send, route.receive, as_number(group));
+  return RouteRows::apply(x_RD, route.rows, route.send, route.receive, as_number(&group));
 }
 
 at::Tensor switch_dim(const at::Tensor& x, int64_t from, int64_t to,
@@ -226,7 +214,7 @@ at::Tensor switch_dim(const at::Tensor& x, int64_t from, int64_t to,
           "switch of ", group.name(), ": ", x.sizes(), " must hold part ", me, " of dim ", from,
           " and the whole of dim ", to);
   if (group.size() == 1) return x;
-  return SwitchDim::apply(x, from, to, from_sizes, to_sizes, as_number(group));
+  return SwitchDim::apply(x, from, to, from_sizes, to_sizes, as_number(&group));
 }
 
 at::Tensor split_dim(const at::Tensor& x, int64_t dim, const std::vector<int64_t>& sizes,
@@ -234,13 +222,13 @@ at::Tensor split_dim(const at::Tensor& x, int64_t dim, const std::vector<int64_t
   require(x.size(dim) == sum(sizes), "split of ", group.name(), ": dim ", dim, " of ", x.sizes(),
           " must have size ", sum(sizes));
   if (group.size() == 1) return x;
-  return SplitOrGather<true>::apply(x, dim, sizes, as_number(group));
+  return SplitOrGather<true>::apply(x, dim, sizes, as_number(&group));
 }
 
 at::Tensor gather_dim(const at::Tensor& x, int64_t dim, const std::vector<int64_t>& sizes,
                       Group& group) {
   if (group.size() == 1) return x;
-  return SplitOrGather<false>::apply(x, dim, sizes, as_number(group));
+  return SplitOrGather<false>::apply(x, dim, sizes, as_number(&group));
 }
 
 std::vector<std::vector<int64_t>> gather_lists(const std::vector<int64_t>& mine, Group& group,

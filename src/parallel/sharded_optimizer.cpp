@@ -15,6 +15,8 @@
 #include "base/format.h"
 #include "kernels/adamw.h"
 #include "kernels/cpu_allocator.h"
+#include "kernels/memory_ledger.h"
+#include "kernels/memory_scope.h"
 #include "parallel/flat_layout.h"
 #include "parallel/gradient_hook.h"
 #include "parallel/process_context.h"
@@ -208,6 +210,8 @@ void ShardedOptimizer::Impl::make_bucket(const FlatLayout::Bucket& layout,
   if (flat) {
     bucket.weights = at::zeros({layout.elements}, first.options().requires_grad(false));
     bucket.gradients = at::zeros({layout.elements}, at::TensorOptions(device).dtype(at::kFloat));
+    tag_memory(bucket.weights, MemoryKind::kParameter);
+    tag_memory(bucket.gradients, MemoryKind::kGradient);
   }
   const auto exp_avg = zero_state(bucket.shard_size, at::kFloat, device);
   const auto exp_avg_sq = zero_state(bucket.shard_size, at::kFloat, device);
@@ -224,11 +228,16 @@ void ShardedOptimizer::Impl::make_bucket(const FlatLayout::Bucket& layout,
       place.copy_(t.value().detach());
       t.value().set_data(place);
       t.main = bucket.gradients.narrow(0, slot.offset, slot.length).view(shape);
+      tag_memory(place, MemoryKind::kParameter, t.name());
+      tag_memory(t.main, MemoryKind::kGradient, t.name());
     }
     const auto part = intersect(slot, bucket.shard_begin, bucket.shard_begin + bucket.shard_size);
     if (part.length == 0) continue;
     const auto of_shard = [&](const at::Tensor& shard) {
-      return shard.defined() ? shard.narrow(0, part.in_range, part.length) : at::Tensor();
+      if (!shard.defined()) return at::Tensor();
+      auto state = shard.narrow(0, part.in_range, part.length);
+      tag_memory(state, MemoryKind::kOptimizerState, t.name());
+      return state;
     };
     bucket.pieces.push_back(
         {.trained = index,
@@ -246,8 +255,6 @@ void ShardedOptimizer::Impl::make_bucket(const FlatLayout::Bucket& layout,
 
 void ShardedOptimizer::Impl::install_hooks() {
   for (size_t i = 0; i < trained.size(); ++i) {
-    // an fp32 parameter on one rank is summed by autograd itself
-    if (!flat && trained[i].value().scalar_type() == at::kFloat) continue;
     set_gradient_hook(trained[i].value(), [this, i] { on_gradient(i); });
   }
 }
@@ -258,7 +265,8 @@ void ShardedOptimizer::Impl::on_gradient(size_t index) {
   auto& t = trained[index];
   const std::lock_guard lock(mutex);
   // Undefined: the layer has put its weight gradient off.
-  if (!sums(t) || !t.value().grad().defined()) return;
+  if (!t.value().grad().defined()) return;
+  if (!sums(t)) return tag_memory(t.value().grad(), MemoryKind::kGradient, t.name());
   require(micro_batches_done < micro_batches, "optimizer: a gradient of '", t.name(),
           "' outside of a step; this is a bug: begin_step comes first");
   auto& bucket = buckets[t.bucket];
@@ -277,6 +285,7 @@ void ShardedOptimizer::Impl::add_to_main(Trained& t, const at::Tensor& gradient)
   if (!t.main.defined()) {
     t.main =
         at::empty(t.value().sizes(), t.value().options().dtype(at::kFloat).requires_grad(false));
+    tag_memory(t.main, MemoryKind::kGradient, t.name());
   }
   if (gradient.is_sparse()) {
     if (!t.has_main) t.main.zero_();
@@ -522,6 +531,7 @@ ShardedOptimizer::ShardedOptimizer(const ParameterList& parameters, const AdamWS
   require<UsageError>(sharding.zero == 0 || sharding.zero == 1, "parallel.zero = ", sharding.zero,
                       " is not supported; allowed: 0, 1");
   const at::NoGradGuard no_grad;
+  const MemoryScope memory(MemoryPhase::kLoad, MemoryKind::kOptimizerState);
   auto& self = *impl_;
   self.adamw = adamw;
   self.sharding = sharding;
@@ -602,6 +612,7 @@ double ShardedOptimizer::norm(double scale) {
 
 ShardedOptimizer::StepResult ShardedOptimizer::step(const StepRequest& request) {
   const at::NoGradGuard no_grad;
+  const MemoryScope memory(MemoryPhase::kUpdate);
   auto& self = *impl_;
   const double norm = this->norm(request.scale);
   if (!std::isfinite(norm)) {

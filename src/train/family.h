@@ -54,6 +54,9 @@ class Family {
   /// Rules of docs/spec/parallelism.md 1.5 that depend on the model's sizes.
   virtual void validate_layout(const ParallelOptions& options, Problems& problems) const = 0;
 
+  /// What a layout that is allowed costs beyond its share of the work; empty: nothing.
+  virtual std::string layout_advice(const ParallelOptions& /*options*/) const { return ""; }
+
   /// @param weights  loss weight of each sample's label tokens, in the order of rows and samples.
   virtual Flow make_flow(const MicroBatch& batch, std::span<const double> weights,
                          const FlowRequest& request) const = 0;
@@ -83,14 +86,25 @@ class Family {
   /// into pipeline stages weighs layers by.
   virtual FlowSize typical_size(int64_t tokens) const = 0;
 
-  // generation
-  virtual DecodeState start_decoding(int64_t capacity, const FlowRequest& request) const = 0;
+  // generation of text; a family without it refuses
+  virtual DecodeState start_decoding(int64_t /*capacity*/, const FlowRequest& /*request*/) const {
+    refuse_generation();
+  }
   /// Flow of the prompt; fills `state.delta`.
-  virtual Flow prefill_flow(const Sample& prompt, DecodeState& state,
-                            const FlowRequest& request) const = 0;
+  virtual Flow prefill_flow(const Sample& /*prompt*/, DecodeState& /*state*/,
+                            const FlowRequest& /*request*/) const {
+    refuse_generation();
+  }
   /// Flow of one new token.
-  virtual Flow decode_flow(int32_t token, const DecodeState& state,
-                           const FlowRequest& request) const = 0;
+  virtual Flow decode_flow(int32_t /*token*/, const DecodeState& /*state*/,
+                           const FlowRequest& /*request*/) const {
+    refuse_generation();
+  }
+
+ private:
+  [[noreturn]] void refuse_generation() const {
+    throw UsageError(name() + ": this model generates no text");
+  }
 };
 
 /// The family of a config.json, or, when `config` is null, of a preset.

@@ -58,18 +58,16 @@ class Qwen2_5_VL : public Family {
 
   void validate_layout(const ParallelOptions& parallel, Problems& problems) const override {
     const auto& v = options_.vision;
-    const auto& t = options_.text;
     validate_tensor({.name = "vision",
                      .heads = v.num_heads,
                      .key_value_heads = v.num_heads,
                      .mlp = v.intermediate_size},
                     parallel.tensor, problems);
-    const LayerSizes text{.name = "text",
-                          .heads = t.num_attention_heads,
-                          .key_value_heads = t.num_key_value_heads,
-                          .mlp = t.intermediate_size};
-    validate_tensor(text, parallel.tensor, problems);
-    validate_context(text, parallel, problems);
+    validate_tensor(text_sizes(), parallel.tensor, problems);
+    validate_context(text_sizes(), parallel, problems);
+  }
+  std::string layout_advice(const ParallelOptions& parallel) const override {
+    return context_advice(text_sizes(), parallel);
   }
 
   Flow make_flow(const MicroBatch& batch, std::span<const double> weights,
@@ -175,6 +173,13 @@ class Qwen2_5_VL : public Family {
   }
 
  private:
+  LayerSizes text_sizes() const {
+    const auto& t = options_.text;
+    return {.name = "text",
+            .heads = t.num_attention_heads,
+            .key_value_heads = t.num_key_value_heads,
+            .mlp = t.intermediate_size};
+  }
   static void add_cache(Flow& flow, const DecodeState& state) {
     flow.set(field::kCacheLength, at::tensor(state.length, at::kLong));
     flow.set(field::kCacheKeys, state.keys);

@@ -257,11 +257,15 @@ at::ScalarType compute_type_of(const std::filesystem::path& folder) {
 }
 
 LoadedModel load_model(const ModelRequest& request) {
+  return load_model(request, read_family(request));
+}
+
+LoadedModel load_model(const ModelRequest& request, std::unique_ptr<Family> family) {
   LoadedModel loaded;
   loaded.folder = request.folder;
   loaded.device = request.device;
   loaded.config = read_config(request);
-  loaded.family = family_of(loaded.config, request);
+  loaded.family = std::move(family);
   if (loaded.config.is_null()) loaded.config = loaded.family->config();
   loaded.groups = request.groups;
   loaded.model = loaded.family->build(request.dtype, request.groups);

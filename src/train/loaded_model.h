@@ -77,6 +77,8 @@ at::ScalarType compute_type_of(const std::filesystem::path& folder);
 /// @throws Error, UsageError, DataError  before any weight is read where the fault can be known
 /// then.
 LoadedModel load_model(const ModelRequest& request);
+/// The same for a family that is known already.
+LoadedModel load_model(const ModelRequest& request, std::unique_ptr<Family> family);
 
 /// Replaces the weights (of a model just built) by those of another folder with the same names:
 /// a checkpoint's `weights/`.

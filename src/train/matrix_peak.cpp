@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "kernels/memory_scope.h"
 
 namespace triptych {
 
@@ -18,6 +19,7 @@ void synchronize(at::Device device) {
 
 double measure_matrix_peak(at::Device device, at::ScalarType dtype) {
   const at::NoGradGuard no_grad;
+  const MemoryScope memory(MemoryPhase::kOther, MemoryKind::kTemporary, "(matrix peak)");
   const int64_t n = device.is_cpu() ? 2048 : 8192;
   const auto a = at::rand({n, n}, at::dtype(at::kFloat).device(device)).to(dtype);
   double best = 1e30;

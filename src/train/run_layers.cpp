@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 
+#include "kernels/memory_scope.h"
 #include "parallel/activation_offload.h"
 #include "parallel/recompute.h"
 #include "parallel/segments.h"
@@ -20,6 +21,7 @@ void run_group(std::span<const std::unique_ptr<Layer>> layers, const LayerRecomp
   std::optional<LayerScope> scope;
   if (!how.memory.modules.empty() || how.memory.offload)
     scope.emplace(*layers.front(), how.memory, offload);
+  const MemoryScope memory(MemoryPhase::kForward, layers.front()->name());
   if (how.again) return forward_recomputed(layers, flow, how.keep_attention);
   for (const auto& layer : layers) layer->forward(flow);
 }
@@ -36,6 +38,7 @@ void run_layers(const Model& model, LayerRange range, Flow& flow, const Recomput
   const auto end = static_cast<size_t>(range.end);
   if (plan.empty() || !at::GradMode::is_enabled()) {
     for (auto i = static_cast<size_t>(range.begin); i < end; ++i) {
+      const MemoryScope memory(MemoryPhase::kForward, model.layers[i]->name());
       model.layers[i]->forward(flow);
       if (observer) observer(i, flow);
     }

@@ -29,12 +29,15 @@ void validate_layout(const RunOptions& options, const Family& family, int64_t wo
   family.validate_layout(options.parallel, problems);
 }
 
-MeshShape check_layout(const RunOptions& options, int64_t world_size) {
-  const auto family = read_family(model_request(options));
+CheckedLayout check_layout(const RunOptions& options, int64_t world_size) {
+  return check_layout(options, *read_family(model_request(options)), world_size);
+}
+
+CheckedLayout check_layout(const RunOptions& options, const Family& family, int64_t world_size) {
   Problems problems;
-  validate_layout(options, *family, world_size, problems);
+  validate_layout(options, family, world_size, problems);
   problems.throw_if_any();
-  return mesh_of(options, *family);
+  return {mesh_of(options, family), family.layout_advice(options.parallel)};
 }
 
 }  // namespace triptych

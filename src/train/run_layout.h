@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/error.h"
 #include "parallel/mesh.h"
@@ -14,9 +15,14 @@ namespace triptych {
 void validate_layout(const RunOptions& options, const Family& family, int64_t world_size,
                      Problems& problems);
 
-/// The same with the sizes from the run's model folder, before anything is started. Returns the
-/// mesh.
+struct CheckedLayout {
+  MeshShape mesh;
+  std::string advice;  ///< Family::layout_advice, to be said once a run
+};
+/// The same with the sizes from the run's model folder, before anything is started.
 /// @throws UsageError with all broken rules; Error or UsageError for a model that cannot be read.
-MeshShape check_layout(const RunOptions& options, int64_t world_size);
+CheckedLayout check_layout(const RunOptions& options, int64_t world_size);
+/// The same for a family that is known already.
+CheckedLayout check_layout(const RunOptions& options, const Family& family, int64_t world_size);
 
 }  // namespace triptych

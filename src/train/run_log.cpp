@@ -1,8 +1,10 @@
 #include "train/run_log.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
+#include "base/format.h"
 #include "base/log.h"
 
 namespace triptych {
@@ -19,24 +21,47 @@ RunLog::RunLog(const RunOptions& options, bool speaks, int64_t first_step, int64
   progress_ = std::make_unique<Progress>(options.log.every, first_step);
 }
 
+namespace {
+
+constexpr size_t kMostRanks = 64;  ///< that a row names one by one
+
+/// Peaks of tensor memory: of this rank by kind, and of all ranks.
+void add_memory(Json& row, const StepMemory& memory) {
+  row["tensor_peak_bytes"] = memory.peak.bytes;
+  for (size_t k = 0; k < kMemoryKinds; ++k) {
+    if (memory.peak.by_kind[k] > 0)
+      row[fmt::format("tensor_peak_{}_bytes", kMemoryKindNames[k])] = memory.peak.by_kind[k];
+  }
+  if (memory.ranks.size() < 2) return;
+  const auto most = std::ranges::max_element(memory.ranks);
+  row["tensor_peak_bytes_most"] = *most;
+  row["tensor_peak_rank"] = most - memory.ranks.begin();
+  for (size_t rank = 0; rank < memory.ranks.size() && rank < kMostRanks; ++rank)
+    row[fmt::format("tensor_peak_bytes_rank_{}", rank)] = memory.ranks[rank];
+}
+
+}  // namespace
+
 void RunLog::step_done(const StepReport& report, const StepTiming& timing) {
   if (!metrics_) return;
   const double tokens_per_second = static_cast<double>(report.input_tokens) / timing.seconds;
   const double mfu = report.flop / (timing.seconds * timing.peak_flop_per_second);
-  metrics_->write({{"step", timing.step},
-                   {"loss", report.loss},
-                   {"lr", timing.lr},
-                   {"grad_norm", report.norm},
-                   {"label_tokens", report.label_tokens},
-                   {"input_tokens", report.input_tokens},
-                   {"samples", report.samples},
-                   {"step_seconds", timing.seconds},
-                   {"tokens_per_second", tokens_per_second},
-                   {"mfu", mfu},
-                   {"peak_memory_bytes", timing.peak_memory_bytes},
-                   {"data_seconds", timing.data_seconds},
-                   {"epoch", timing.epoch},
-                   {"updated", report.updated}});
+  Json row{{"step", timing.step},
+           {"loss", report.loss},
+           {"lr", timing.lr},
+           {"grad_norm", report.norm},
+           {"label_tokens", report.label_tokens},
+           {"input_tokens", report.input_tokens},
+           {"samples", report.samples},
+           {"step_seconds", timing.seconds},
+           {"tokens_per_second", tokens_per_second},
+           {"mfu", mfu},
+           {"peak_memory_bytes", timing.peak_memory_bytes},
+           {"data_seconds", timing.data_seconds},
+           {"epoch", timing.epoch},
+           {"updated", report.updated}};
+  add_memory(row, timing.memory);
+  metrics_->write(row);
   if (events_) {
     const std::array scalars = {
         std::pair<std::string, double>{"train/loss", report.loss},

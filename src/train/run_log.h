@@ -7,6 +7,7 @@
 #include "base/metrics.h"
 #include "base/progress.h"
 #include "base/tensorboard.h"
+#include "train/memory_use.h"
 #include "train/run_options.h"
 #include "train/train_step.h"
 
@@ -21,6 +22,7 @@ struct StepTiming {
   double epoch = 0;
   int64_t peak_memory_bytes = 0;
   int64_t memory_limit_bytes = 0;
+  StepMemory memory;                ///< of tensors
   double peak_flop_per_second = 0;  ///< of all ranks together
   int64_t skipped = 0;              ///< updates left out so far
 };

@@ -114,8 +114,6 @@ void check_supported(const RunOptions& o, Problems& problems) {
   refuse(o.optimizer.offload, "optimizer.offload = true", "offload of optimizer states is");
   refuse(o.profile.mode != ProfileMode::kOff,
          fmt::format("profile.mode = \"{}\"", name_of(o.profile.mode)), "the profiler is");
-  refuse(!o.profile.memory.windows.empty() || o.profile.memory.print_peaks, "profile.memory",
-         "recording of memory is");
   refuse(o.device == DeviceKind::kNpu, "device = \"npu\"", "this device is");
   for (const auto* list : {&o.data.train, &o.data.validation}) {
     for (const DataSourceOptions& source : *list) {

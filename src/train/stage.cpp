@@ -91,6 +91,11 @@ std::vector<OptimizerGroups::Shared> shared_parameters(ProcessContext& process,
 }
 
 LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::Device device) {
+  return load_part(process, options, device, read_family(model_request(options)));
+}
+
+LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::Device device,
+                      std::unique_ptr<Family> family) {
   auto request = model_request(options);
   request.device = device;
   request.groups = model_groups(process, options.parallel);
@@ -102,7 +107,7 @@ LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::De
     loaded.pipeline = &process.group(kPipelineGroup);
     place_on_stage(loaded, cut, process.coordinates()[MeshDim::kPipeline]);
   };
-  return load_model(request);
+  return load_model(request, std::move(family));
 }
 
 OptimizerGroups optimizer_groups(ProcessContext& process, const RunOptions& options,

@@ -31,6 +31,9 @@ void place_on_stage(LoadedModel& loaded, const StageCut& cut, int64_t rank);
 /// Loads this rank's part of a run's model. The mesh must be set.
 /// @throws as load_model; UsageError for a model that cannot be cut so
 LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::Device device);
+/// The same for a family that is known already.
+LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::Device device,
+                      std::unique_ptr<Family> family);
 
 /// The groups of its optimizer.
 OptimizerGroups optimizer_groups(ProcessContext& process, const RunOptions& options,

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <map>
 
+#include "kernels/memory_scope.h"
+
 namespace triptych {
 
 std::vector<int64_t> label_counts(const MicroBatch& batch) {
@@ -103,15 +105,22 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
   return report;
 }
 
+Flow TrainStep::make_flow(const MicroBatch& batch, const std::vector<double>& weights,
+                          const FlowRequest& request) const {
+  const MemoryScope memory(MemoryPhase::kInput);
+  return loaded_.family->make_flow(batch, weights, request);
+}
+
 double TrainStep::compute_gradients(std::span<const MicroBatch> micro_batches, int64_t step,
                                     const WeightsOf& weights_of) {
   if (stage_ != nullptr) return compute_in_pipeline(micro_batches, step, weights_of);
   optimizer_.begin_step(static_cast<int64_t>(micro_batches.size()));
+  forget_memory_sequences();
   double loss = 0;
   const auto request = flow_request(step);
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     if (computed_[i]) {
-      auto flow = loaded_.family->make_flow(micro_batches[i], weights_of(i), request);
+      auto flow = make_flow(micro_batches[i], weights_of(i), request);
       run_layers(loaded_.model, flow, settings_.recompute);
       const auto& part = flow.at(loaded_.family->loss_field());
       loss += part.item<double>();
@@ -139,6 +148,7 @@ double TrainStep::compute_in_pipeline(std::span<const MicroBatch> micro_batches,
   work.observe = settings_.observe_slot;
   const auto count = static_cast<int64_t>(micro_batches.size());
   optimizer_.begin_pipelined_step(count);
+  forget_memory_sequences();
   stage_->pipeline().run(work, count);
   optimizer_.finish_micro_batches();
   return loss;
@@ -157,7 +167,7 @@ PipelineWork TrainStep::stage_work(std::span<const MicroBatch> micro_batches,
     auto own = request;
     own.with_pixels = stage_->reads_pixels();
     own.with_vision = stage_->reads_vision();
-    return loaded_.family->make_flow(micro_batches[i], weights_of(i), own);
+    return make_flow(micro_batches[i], weights_of(i), own);
   };
   work.run_layers = [this](int64_t chunk, int64_t /*micro_batch*/, Flow& flow) {
     run_layers(loaded_.model, stage_->range(chunk), flow, settings_.recompute);

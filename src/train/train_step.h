@@ -85,6 +85,8 @@ class TrainStep {
   using WeightsOf = std::function<std::vector<double>(size_t i)>;
 
   FlowRequest flow_request(int64_t step) const;
+  Flow make_flow(const MicroBatch& batch, const std::vector<double>& weights,
+                 const FlowRequest& request) const;
   /// Forward and backward of all micro-batches; gradients are left in the optimizer. @return the
   /// sum of this rank's losses.
   double compute_gradients(std::span<const MicroBatch> micro_batches, int64_t step,

@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/ops/tensor.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -13,7 +14,9 @@
 #include "checkpoint/checkpoint_writer.h"
 #include "data/pipeline.h"
 #include "kernels/cpu_allocator.h"
+#include "kernels/memory_report.h"
 #include "train/matrix_peak.h"
+#include "train/memory_use.h"
 #include "train/run_checkpoint.h"
 #include "train/run_folder.h"
 #include "train/run_layout.h"
@@ -45,13 +48,15 @@ const std::filesystem::path& model_folder(const RunOptions& options) {
 
 class Trainer {
  public:
-  Trainer(ProcessContext& process, const ResolvedRun& run, const std::optional<Checkpoint>& resume);
+  Trainer(ProcessContext& process, const ResolvedRun& run, const std::optional<Checkpoint>& resume,
+          const StepObservers& observers);
 
   int run();
 
  private:
   void announce() const;
   void one_step();
+  void note_memory(StepTiming& timing);
   void check_finite(const StepReport& report, std::span<const MicroBatch> micro_batches);
   void report_skipped_samples();
   void validate();
@@ -91,9 +96,11 @@ class Trainer {
   TrainStep train_step_;
   Schedule schedule_;
   RunLog log_;
+  const StepObservers& observers_;
   double matrix_peak_ = 0;
   int64_t saved_step_ = -1, validated_step_ = -1;
   size_t reported_samples_ = 0;
+  std::vector<int64_t> most_memory_;  ///< by rank: the largest peak of a step
 };
 
 /// Every stage's, on every rank.
@@ -128,7 +135,7 @@ StepSettings with_writer(StepSettings settings, CheckpointWriter& writer) {
 // Members are made in this order so that what is cheap to check comes before what is slow to load,
 // and decoding runs while weights are read.
 Trainer::Trainer(ProcessContext& process, const ResolvedRun& run,
-                 const std::optional<Checkpoint>& resume)
+                 const std::optional<Checkpoint>& resume, const StepObservers& observers)
     : process_(process),
       options_(run.options),
       data_group_(process.group({MeshDim::kData})),
@@ -140,7 +147,7 @@ Trainer::Trainer(ProcessContext& process, const ResolvedRun& run,
       loader_(dataset_, *processor_, loader_options(options_.data),
               static_cast<uint64_t>(options_.seed), training_layout(), state_.data),
       steps_(count_steps(options_.train, loader_)),
-      loaded_((loader_.start(), load_part(process, options_, device_))),
+      loaded_((loader_.start(), load_counted(process, options_, device_))),
       stage_(Stage::make(process, options_, loaded_, device_)),
       optimizer_(loaded_.model.parameters, adamw_settings(options_.optimizer),
                  sharding_settings(options_.parallel),
@@ -153,7 +160,8 @@ Trainer::Trainer(ProcessContext& process, const ResolvedRun& run,
       train_step_(loaded_, optimizer_, data_group_,
                   with_writer(step_settings(options_, loaded_, device_), writer_), stage_.get()),
       schedule_(make_schedule(options_, steps_)),
-      log_(options_, is_first(), state_.step, steps_, process.world_size()) {
+      log_(options_, is_first(), state_.step, steps_, process.world_size()),
+      observers_(observers) {
   if (resume) {
     restore(*resume, state_, loaded_, optimizer_);
     saved_step_ = state_.step;
@@ -175,8 +183,14 @@ void Trainer::announce() const {
 int Trainer::run() {
   announce();
   SignalFlags signals;
+  reset_memory_peak();  // what loading took is no step's
+  for (const auto& observer : observers_)
+    observer->model_is_there(
+        {.model = loaded_, .first_step = state_.step + 1, .last_step = steps_});
   while (state_.step < steps_) {
+    for (const auto& observer : observers_) observer->step_begins(state_.step + 1);
     one_step();
+    for (const auto& observer : observers_) observer->step_ends(state_.step);
     const auto& train = options_.train;
     if (train.validate_every > 0 && state_.step % train.validate_every == 0) validate();
     const bool last = state_.step == steps_;
@@ -199,6 +213,7 @@ void Trainer::one_step() {
   const double start = steady_seconds();
   const int64_t step = state_.step + 1;
   process_.set_step(step);
+  set_memory_step(step);
   const auto batch = loader_.next_step();
   const double rate = schedule_.rate(state_.step);
   const auto report = train_step_.run(batch.micro_batches, step, rate);
@@ -211,11 +226,24 @@ void Trainer::one_step() {
                     .memory_limit_bytes = device_memory_bytes(device_)};
   check_finite(report, batch.micro_batches);
   state_.step = step;
-  if (matrix_peak_ == 0) matrix_peak_ = measure_matrix_peak(device_, compute_type(options_));
+  note_memory(timing);
+  if (matrix_peak_ == 0) {
+    matrix_peak_ = measure_matrix_peak(device_, compute_type(options_));
+    reset_memory_peak();  // that is no step's either
+  }
   timing.peak_flop_per_second = matrix_peak_ * static_cast<double>(process_.world_size());
   timing.skipped = state_.skipped;
   log_.step_done(report, timing);
   report_skipped_samples();
+}
+
+void Trainer::note_memory(StepTiming& timing) {
+  timing.memory = step_memory(process_, device_);
+  most_memory_.resize(timing.memory.ranks.size());
+  for (size_t rank = 0; rank < most_memory_.size(); ++rank)
+    most_memory_[rank] = std::max(most_memory_[rank], timing.memory.ranks[rank]);
+  if (options_.profile.memory.print_peaks && is_first())
+    log_info("step {}: tensor memory at most {}", timing.step, peaks_text(timing.memory.ranks));
 }
 
 void Trainer::check_finite(const StepReport& report, std::span<const MicroBatch> micro_batches) {
@@ -318,6 +346,8 @@ void Trainer::finish() {
   if (skipped.bad + skipped.corrupt > 0)
     log_warning("{} samples were left out, see log.txt", skipped.bad + skipped.corrupt);
   if (state_.skipped > 0) log_warning("{} updates were left out", state_.skipped);
+  if (!most_memory_.empty())
+    log_info("tensor memory of a step at most: {}", peaks_text(most_memory_));
   log_info("done after step {} in {}: {}", state_.step, duration_text(steady_seconds() - begin_),
            final_folder.string());
 }
@@ -337,15 +367,40 @@ std::optional<Checkpoint> agree_on_resume(ProcessContext& process, const RunOpti
 
 }  // namespace
 
-int train(ProcessContext& process, const ResolvedRun& run, bool overwrite,
-          const std::string& version) {
+namespace {
+
+int train_observed(ProcessContext& process, const ResolvedRun& run, bool overwrite,
+                   const std::string& version, const StepObservers& observers) {
   const auto& options = run.options;
-  process.set_mesh(check_layout(options, process.world_size()));
+  const auto layout = check_layout(options, process.world_size());
+  process.set_mesh(layout.mesh);
+  if (process.rank() == 0 && !layout.advice.empty()) log_warning("{}", layout.advice);
   process.compare_configuration(parse_json(options_json(refer(options)), "run options"), version);
   if (options.train.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
   const auto resume = agree_on_resume(process, options, overwrite);
   set_log_file(options.output / "log.txt");
-  return Trainer(process, run, resume).run();
+  open_memory_books(process.rank(), options, device_of(options, process.local_rank()));
+  for (const auto& observer : observers) observer->run_opens();
+  try {
+    return Trainer(process, run, resume, observers).run();
+  } catch (const std::exception& error) {
+    if (const auto words = out_of_memory_words(error); !words.empty()) throw OutOfMemory(words);
+    throw;
+  }
+}
+
+}  // namespace
+
+int train(ProcessContext& process, const ResolvedRun& run, bool overwrite,
+          const std::string& version, const StepObservers& observers) {
+  try {
+    const int status = train_observed(process, run, overwrite, version, observers);
+    for (const auto& observer : observers) observer->run_ends(nullptr);
+    return status;
+  } catch (const std::exception& error) {
+    for (const auto& observer : observers) observer->run_ends(&error);
+    throw;
+  }
 }
 
 std::string check_run(const ResolvedRun& run) {

@@ -7,6 +7,7 @@
 
 #include "parallel/process_context.h"
 #include "train/run_options.h"
+#include "train/step_observer.h"
 
 namespace triptych {
 
@@ -16,11 +17,12 @@ inline constexpr int kExitDone = 0, kExitStopped = 75;
 /// docs/spec/run_file.md.
 /// @param overwrite  delete an earlier run in `output` first.
 /// @param version    of the program, which all ranks must share.
+/// @param observers  look on; the same kinds on every rank.
 /// @return kExitDone, or kExitStopped when a signal or train.max_time_s ended it after a
 /// checkpoint.
 /// @throws UsageError, DataError, Error, PeerError
 int train(ProcessContext& process, const ResolvedRun& run, bool overwrite,
-          const std::string& version);
+          const std::string& version, const StepObservers& observers = {});
 
 /// What can be known of a run without reading weights: data, tokenizer, and the model against its
 /// files' headers. @return some lines for people. @throws as train

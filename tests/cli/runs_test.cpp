@@ -504,6 +504,37 @@ TEST_F(Runs, LossThatIsNotFiniteStopsWithItsPlace) {
   EXPECT_THAT(outcome.err, AllOf(HasSubstr("not finite"), HasSubstr("the output of")));
 }
 
+// The run's own figures say what it takes; a bit less of it is refused with the place.
+TEST_F(Runs, OutOfMemorySaysWhatHoldsIt) {
+  train(run_file("whole"), "--set train.steps=2");
+  int64_t parameters = 0, peak = 0;
+  for (const auto& row : rows("whole")) {
+    peak = std::max(peak, row["tensor_peak_bytes"].get<int64_t>());
+    parameters = row["tensor_peak_parameter_bytes"].get<int64_t>();
+    int64_t sum = 0;
+    for (const auto& [key, value] : row.items())
+      if (key.starts_with("tensor_peak_") && key != "tensor_peak_bytes")
+        sum += value.get<int64_t>();
+    EXPECT_EQ(sum, row["tensor_peak_bytes"].get<int64_t>());
+  }
+  // bf16 weights: as many bytes as the saved folder's tensors.
+  int64_t saved = 0;
+  for (const auto& [name, bytes] : tensors_of(folder_ / "whole/final/model.safetensors"))
+    saved += static_cast<int64_t>(bytes.size());
+  EXPECT_EQ(parameters, saved);
+
+  const auto limit = fmt::format("TRIPTYCH_MEMORY_LIMIT={} {{}}", peak - 100000);
+  const auto outcome =
+      run(fmt::format("train {} --set train.steps=2", run_file("short").string()), limit);
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err,
+              AllOf(HasSubstr("error: out of memory: rank 0, step "), HasSubstr(" asked for: "),
+                    HasSubstr("  parameter\n"), HasSubstr("  optimizer_state\n"),
+                    HasSubstr("activation of "), HasSubstr("what would help:"),
+                    HasSubstr("recompute.policy = \"full\"")));
+  EXPECT_EQ(run("completion bash", "TRIPTYCH_MEMORY_LIMIT=much {}").status, 2);
+}
+
 TEST_F(Runs, BadOptionsStartNothing) {
   const auto file = run_file("bad").string();
   struct Case {

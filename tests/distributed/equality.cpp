@@ -12,6 +12,7 @@
 #include "parallel/launch_environment.h"
 #include "ranks.h"
 #include "tiny_qwen.h"
+#include "tiny_video.h"
 #include "train/run_layout.h"
 #include "train/run_setup.h"
 #include "train/stage.h"
@@ -159,9 +160,11 @@ int equality_rank(const Json& config) {
       {.file = folder / "run.toml", .environment = nullptr, .assignments = assignments});
   const auto& options = run.options;
   ProcessContext process(read_launch_environment(), process_options(options));
-  process.set_mesh(check_layout(options, process.world_size()));
+  const bool video = config.at("video").get<bool>();
+  auto family = video ? make_tiny_video() : read_family(model_request(options));
+  process.set_mesh(check_layout(options, *family, process.world_size()).mesh);
 
-  const auto loaded = load_part(process, options, at::kCPU);
+  const auto loaded = load_part(process, options, at::kCPU, std::move(family));
   fill_adapters(loaded);
   make_mistake(loaded, config.at("mistake").get<std::string>());
   auto groups = optimizer_groups(process, options, loaded);
@@ -188,7 +191,8 @@ int equality_rank(const Json& config) {
     for (int64_t m = 0; m < plan.micro_batches(); ++m) {
       for (int64_t row = 0; row < plan.micro_batch; ++row) {
         const int64_t g = step * plan.global_batch + plan.sample({data_rank, m, row});
-        micro_batches[static_cast<size_t>(m)].rows.push_back(tiny_row(g));
+        micro_batches[static_cast<size_t>(m)].rows.push_back(video ? tiny_video_row(g)
+                                                                   : tiny_row(g));
       }
     }
     const auto report = train_step.run(micro_batches, step + 1, options.optimizer.lr);
@@ -205,17 +209,27 @@ TrainedTiny train_row(const EqualityRow& row, bool bf16) {
   const TemporaryFolder folder;
   fs::create_directories(folder / "model");
   auto set = row.set;
+  const bool video = row.model == TinyModel::kVideo;
   const bool tied = std::erase(set, "tiny.tied=true") > 0,
              one_head = std::erase(set, "tiny.key_value_heads=1") > 0;
-  write_tiny_qwen(folder / "model", {.tied = tied, .key_value_heads = one_head ? 1 : 2});
+  if (video) {
+    write_file_atomically(folder / "model" / "config.json", dump_json(make_tiny_video()->config()));
+    // the diffusion loss: the mean over samples of each one's mean over its video tokens
+    set.insert(set.begin(), "train.loss_average=sample");
+  } else {
+    write_tiny_qwen(folder / "model", {.tied = tied, .key_value_heads = one_head ? 1 : 2});
+  }
   write_file_atomically(folder / "run.toml", kRunFile);
   if (bf16) set.emplace_back("train.steps=2");
   set.push_back("output=" + (folder / "run").string());
   set.push_back("model.path=" + (folder / "model").string());
   if (bf16) set.emplace_back("model.precision=bf16");
-  const auto started = testing_ranks::run_ranks(
-      row.processes, "equality",
-      {{"folder", folder.path().string()}, {"set", set}, {"mistake", row.mistake}}, 120);
+  const auto started = testing_ranks::run_ranks(row.processes, "equality",
+                                                {{"folder", folder.path().string()},
+                                                 {"set", set},
+                                                 {"mistake", row.mistake},
+                                                 {"video", video}},
+                                                120);
   std::string failed;  // all of them: which one was at fault shows in no single text
   for (size_t rank = 0; rank < started.ranks.size(); ++rank) {
     const auto& end = started.ranks[rank];
@@ -236,10 +250,10 @@ TrainedTiny train_row(const EqualityRow& row, bool bf16) {
 }
 
 const TrainedTiny& train_alone(const EqualityRow& row, bool bf16) {
-  static std::map<std::pair<std::vector<std::string>, bool>, TrainedTiny> done;
-  EqualityRow plain{.name = "one process for " + row.name, .set = row.set};
+  static std::map<std::tuple<TinyModel, std::vector<std::string>, bool>, TrainedTiny> done;
+  EqualityRow plain{.name = "one process for " + row.name, .set = row.set, .model = row.model};
   std::erase_if(plain.set, is_layout);
-  const auto [at, fresh] = done.try_emplace({plain.set, bf16});
+  const auto [at, fresh] = done.try_emplace({row.model, plain.set, bf16});
   if (fresh) at->second = train_row(plain, bf16);
   return at->second;
 }

@@ -1,7 +1,7 @@
 #pragma once
 
-// Whether a parallel layout trains what one process trains: a tiny Qwen2.5-VL, the same global
-// batches, losses of five optimizer steps and every gradient of the first.
+// Whether a parallel layout trains what one process trains: a tiny model, the same global batches,
+// losses of five optimizer steps and every gradient of the first.
 
 #include <ATen/core/Tensor.h>
 
@@ -13,6 +13,10 @@
 #include "base/json.h"
 
 namespace triptych {
+
+/// Qwen2.5-VL (tiny_qwen.h), and a video diffusion transformer that only the tests have
+/// (tiny_video.h).
+enum class TinyModel { kQwen, kVideo };
 
 struct EqualityRow {
   std::string name;
@@ -28,7 +32,8 @@ struct EqualityRow {
   ///   "no copies' sums" those of key/value heads that several ranks hold are not
   ///   "counted twice"   every rank counts and saves what others hold as well
   ///   "no sums of tied weights", "counted by each stage"  of weights that two stages use
-  std::string mistake;
+  std::string mistake = {};
+  TinyModel model = TinyModel::kQwen;
 };
 
 struct TrainedTiny {

@@ -20,6 +20,7 @@
 #include "insight/pipeline.h"
 #include "insight/queries.h"
 #include "insight/report.h"
+#include "insight/snapshot_curve.h"
 #include "insight/statistics.h"
 #include "insight/step_times.h"
 #include "insight/timeline.h"
@@ -571,6 +572,60 @@ TEST(Pickle, ReadsDataAndRefusesCode) {
       "a.",
       9);
   EXPECT_THROW(read_pickle(cycle, "s"), DataError);
+}
+
+/// A snapshot by hand: 100 bytes from before, then 50 and 30 come, 100 and 30 go, 20 come.
+Json snapshot_by_hand() {
+  const auto frames = [](const char* layer) {
+    return Json::array({{{"name", layer}, {"filename", "forward"}, {"line", 0}}});
+  };
+  const auto event = [&](const char* action, int64_t t, int64_t size, const char* category,
+                         const char* layer) {
+    return Json{{"action", action}, {"addr", size},         {"size", size},           {"stream", 0},
+                {"time_us", t},     {"category", category}, {"frames", frames(layer)}};
+  };
+  const auto block = [&](int64_t size, const char* category, const char* layer) {
+    return Json{{"address", size},        {"size", size},
+                {"requested_size", size}, {"state", "active_allocated"},
+                {"category", category},   {"frames", frames(layer)}};
+  };
+  return {
+      {"segments",
+       {{{"device", 0},
+         {"address", 0},
+         {"total_size", 70},
+         {"allocated_size", 70},
+         {"stream", 0},
+         {"blocks", {block(50, "activation", "a"), block(20, "gradient", "b")}}}}},
+      {"device_traces",
+       {{event("alloc", 1000, 50, "activation", "a"), event("alloc", 1001, 30, "temporary", "b"),
+         event("free_requested", 1002, 100, "parameter", "b"),
+         event("free_completed", 1002, 100, "parameter", "b"),
+         event("free_completed", 1003, 30, "temporary", "b"),
+         event("alloc", 1004, 20, "gradient", "b")}}}};
+}
+
+TEST(Snapshot, GoesBackFromItsEndToItsPeak) {
+  const auto history = snapshot_history(snapshot_by_hand(), 16);
+  const auto& peak = history["peak"];
+  EXPECT_EQ(peak["allocated"], 180);
+  EXPECT_EQ(peak["peak_ns"], 1000);
+  EXPECT_EQ(peak["categories"],
+            Json::parse(R"({"activation": 50, "parameter": 100, "temporary": 30})"));
+  ASSERT_EQ(peak["layers"].size(), 2u);
+  EXPECT_EQ(peak["layers"][0]["module"], "b");
+  EXPECT_EQ(peak["layers"][0]["bytes"], 130);
+  EXPECT_EQ(peak["layers"][0]["temporary"], 30);
+  EXPECT_EQ(peak["rows"][0]["count"], 1);
+  std::vector<int64_t> allocated;
+  for (const auto& point : history["curve"]["points"])
+    allocated.push_back(point["allocated"].get<int64_t>());
+  EXPECT_THAT(allocated, testing::ElementsAre(150, 180, 80, 50, 70));
+  EXPECT_EQ(history["curve"]["categories"]["parameter"], Json::parse("[100, 100, 0, 0, 0]"));
+  // What is not there, or is something else, is nothing.
+  for (const char* text : {"{}", R"({"segments": 3, "device_traces": [[1, {"action": 2}]]})",
+                           R"({"segments": [{"blocks": [{"state": "active_allocated"}]}]})"})
+    EXPECT_EQ(snapshot_history(Json::parse(text), 16)["peak"]["allocated"], 0) << text;
 }
 
 // ---- a real trace

@@ -111,6 +111,10 @@ TEST(Placements, FollowTheTableOfGradientSums) {
     EXPECT_FALSE(row.lora_a.sum_over_tensor || row.bias.split.has_value());
     EXPECT_EQ(row.lora_a.split->dim, 1);
     EXPECT_FALSE(placement_of(LinearSplit::row_to_whole(), fake.groups).bias.sum_over_tensor);
+    const auto between = placement_of(LinearSplit::between(), fake.groups);
+    for (const auto& part : {between.weight, between.bias, between.lora_a, between.lora_b})
+      EXPECT_EQ(part.sum_over_tensor, sequence);
+    EXPECT_FALSE(placement_of(LinearSplit::none(), fake.groups).weight.sum_over_tensor);
   }
 }
 

@@ -48,5 +48,16 @@ TEST(ContextRules, UlyssesNeedsAHeadForEveryRank) {
   }
 }
 
+TEST(ContextRules, UnevenHeadsAreAllowedAndSaidToCost) {
+  const LayerSizes text{.name = "text", .heads = 8, .key_value_heads = 2};
+  const auto uneven = context(3, ContextAlgorithm::kUlysses);
+  Problems problems;
+  validate_context(text, uneven, problems);
+  EXPECT_THAT(problems.messages(), IsEmpty());
+  EXPECT_EQ(context_advice(text, uneven),
+            "parallel: 8 heads on 3 Ulysses ranks: the busiest has 3, 12 % above the mean");
+  EXPECT_EQ(context_advice(text, context(4, ContextAlgorithm::kUlysses)), "");
+}
+
 }  // namespace
 }  // namespace triptych

@@ -124,6 +124,8 @@ export const zh: Readonly<Record<string, string>> = {
   "Memory": "内存",
   "Curve": "曲线",
   "By category": "按类别",
+  "By layer": "按层",
+  "Blocks": "内存块",
   "At the peak": "峰值时",
   "Allocations": "分配",
   "Snapshots": "快照",

@@ -191,7 +191,7 @@ class Head : public Layer {
         groups_(builder.groups()),
         region_(builder),
         norm_(builder, "model.norm", "text", options.hidden_size, options.rms_norm_eps,
-              RmsNorm::Place::kInRegion),
+              Place::kInRegion),
         weight_(options.tie_word_embeddings
                     ? embedding
                     : make_vocabulary(builder, "lm_head.weight", "text", options.vocab_size,

@@ -25,7 +25,7 @@ function curve(document: Row): Child[] {
   const stacked: Curve[] = Object.entries(categories).map(([name, values]) => ({ name, x, y: numbers(values) })).filter((one) => one.y.some((y) => (y ?? 0) > 0));
   const peak = document["peak"];
   return [
-    h("p", { class: "muted" }, `${t("rank")} ${textOf(document["rank"])} · ${textOf(document["device"])}`),
+    document["device"] !== undefined && h("p", { class: "muted" }, `${t("rank")} ${textOf(document["rank"])} · ${textOf(document["device"])}`),
     isRow(peak) && facts(peak),
     lineChart(whole, { label: t("Memory over time"), height: 200, step: true, showX: time, showY: bytes, unit: 1 << 20 }).element,
     stacked.length > 0 && h("h3", {}, t("By category")),
@@ -39,18 +39,21 @@ function peak(document: Row): Child[] {
   const row: Row = Object.fromEntries(parts.map((name) => [`${name}_bytes`, categories[name] ?? null]));
   return [
     parts.length > 0 && stackedBars([row], { label: t("At the peak"), parts: parts.map((name) => ({ field: `${name}_bytes`, label: name })), name: () => t("peak") }),
-    ...generic(document, ["categories", "rows"], "memory-peak"), rowsTable("memory-peak", document["rows"], { bar: "bytes", sort: "-bytes", height: 360 }),
+    ...generic(document, ["categories", "rows", "layers"], "memory-peak"),
+    rowsOf(document["layers"]).length > 0 && h("h3", {}, t("By layer")),
+    rowsOf(document["layers"]).length > 0 && rowsTable("memory-layers", document["layers"], { bar: "bytes", sort: "-bytes", height: 300 }),
+    h("h3", {}, t("Blocks")), rowsTable("memory-peak", document["rows"], { bar: "bytes", sort: "-bytes", height: 360 }),
   ];
 }
 
 function snapshot(document: Row): Child[] {
-  const timeline = rowsOf(document["timeline"]);
-  const x = timeline.map((point) => numberOf(point["t_us"]) * 1000), x0 = x[0] ?? 0;
+  const over = isRow(document["curve"]) ? document["curve"] : {}, top = document["peak"];
   const devices = rowsOf(document["devices"]);
   return [
-    timeline.length > 1 && lineChart([{ name: "allocated", x: x.map((at) => at - x0), y: timeline.map((point) => numberOf(point["allocated"])) }],
-      { label: t("Memory over time"), height: 200, step: true, showX: time, showY: bytes, unit: 1 << 20 }).element,
-    ...generic(document, ["timeline", "rows", "devices"], "snapshot"),
+    isRow(document["about"]) && facts(document["about"]),
+    rowsOf(over["points"]).length > 1 && h("div", {}, ...curve(over)),
+    isRow(top) && h("h3", {}, t("At the peak")), isRow(top) && h("div", {}, ...peak(top)),
+    ...generic(document, ["about", "curve", "peak", "timeline", "rows", "devices"], "snapshot"),
     ...devices.flatMap((device) => [h("h3", {}, `${t("Device")} ${textOf(device["device"])}`), facts(device, ["reserved", "allocated", "largest_free"]),
       rowsTable("segments", device["segments"], { sort: "-total", height: 240 })]),
   ];

@@ -1,0 +1,207 @@
+// The rows themselves. A new technique is a word in equality_rows.cpp, a row alone on 2 and on 4
+// ranks here, and rows until the test of the pairs is content.
+
+#include "equality_rows.h"
+
+namespace triptych {
+
+namespace {
+constexpr auto kVideo = TinyModel::kVideo;
+}
+
+const std::vector<EqualityRow>& covering_rows() {
+  static const std::vector<EqualityRow> rows = {
+      layout("ulysses 2, dsp vision, zero 0, recompute, tied"),
+      layout("data 2, ring 2, dsp vision, recompute, tied"),
+      layout("tensor 2, sequence, pipeline 2, ring 2, dsp vision, zero 0, recompute, tied"),
+      layout("tensor 2, pipeline 2, zero bubble, ulysses 2, dsp vision, recompute, tied"),
+      layout("tensor 2, sequence, pipeline 2, virtual 2, ulysses 2, dsp vision"),
+      layout("tensor 2, pipeline 2, virtual 2, ring 2, dsp vision, recompute, tied"),
+      layout("pipeline 2, virtual 2, hybrid 2 x 2, dsp vision, zero 0, recompute"),
+      layout("pipeline 2, zero bubble, hybrid 2 x 2, dsp vision"),
+      layout("pipeline 2, zero bubble, ring 2, dsp vision, tied"),
+      layout("pipeline 2, hybrid 2 x 2, zero 0, tied"),
+      layout("pipeline 2, ulysses 2, data 2, tied"),
+      layout("pipeline 2, virtual 2, data 2, zero 0, recompute"),
+      layout("pipeline 2, tensor 2, recompute"),
+      layout("tensor 2, sequence, pipeline 2, zero bubble, data 2, zero 0, recompute"),
+      layout("tensor 2, sequence, hybrid 2 x 2, recompute, tied"),
+      layout("tensor 2, hybrid 2 x 2, zero 0"),
+      layout("tensor 2, data 2, zero 0, tied"),
+      layout("data 2, hybrid 2 x 2, dsp vision"),
+      // adapters
+      layout("ring 2, dsp vision, zero 0, recompute, lora"),
+      layout("data 2, recompute, lora"),
+      layout("tensor 2, sequence, pipeline 2, zero bubble, lora"),
+      layout("tensor 2, pipeline 2, virtual 2, lora"),
+      layout("pipeline 2, ulysses 2, lora"),
+      layout("hybrid 2 x 2, lora"),
+      // a part that is not trained
+      layout("ulysses 2, dsp vision, zero 0, recompute, frozen vision, tied"),
+      layout("data 2, frozen vision"),
+      layout("tensor 2, sequence, pipeline 2, zero bubble, recompute, frozen vision, tied"),
+      layout("pipeline 2, ring 2, frozen text"),
+      layout("tensor 2, pipeline 2, virtual 2, frozen vision"),
+      layout("hybrid 2 x 2, zero 0, frozen vision"),
+      layout("ring 2, frozen vision, lora"),
+
+      layout("pipeline 2, virtual 2, ring 2, zero 0, recompute", kVideo),
+      layout("data 2, ulysses 2, recompute", kVideo),
+      layout("tensor 2, pipeline 2, zero bubble, ulysses 2, zero 0, recompute", kVideo),
+      layout("tensor 2, sequence, pipeline 2, ring 2", kVideo),
+      layout("tensor 2, sequence, pipeline 2, virtual 2, dsp 2, zero 0, recompute", kVideo),
+      layout("tensor 2, pipeline 2, dsp 2, recompute", kVideo),
+      layout("tensor 2, pipeline 2, virtual 2, data 2", kVideo),
+      layout("tensor 2, sequence, pipeline 2, zero bubble, data 2, zero 0", kVideo),
+      layout("pipeline 2, zero bubble, data 2, ring 2", kVideo),
+      layout("pipeline 2, data 2, zero 0", kVideo),
+      layout("tensor 2, ring 2, zero 0", kVideo),
+      layout("pipeline 2, virtual 2, hybrid 2 x 2", kVideo),
+      layout("pipeline 2, zero bubble, hybrid 2 x 2, zero 0", kVideo),
+      layout("pipeline 2, hybrid 2 x 2", kVideo),
+      layout("tensor 2, sequence, hybrid 2 x 2, recompute", kVideo),
+      layout("tensor 2, hybrid 2 x 2", kVideo),
+      layout("data 2, hybrid 2 x 2", kVideo),
+
+      layout("ulysses 2, recompute, lora", kVideo),
+      layout("data 2, zero 0, recompute, lora", kVideo),
+      layout("tensor 2, sequence, pipeline 2, recompute, lora", kVideo),
+      layout("pipeline 2, virtual 2, ring 2, lora", kVideo),
+      layout("tensor 2, pipeline 2, zero bubble, lora", kVideo),
+      layout("hybrid 2 x 2, lora", kVideo),
+
+      layout("ring 2, zero 0, recompute, frozen text", kVideo),
+      layout("ulysses 2, frozen text", kVideo),
+      layout("tensor 2, sequence, pipeline 2, recompute, frozen text", kVideo),
+      layout("pipeline 2, virtual 2, data 2, frozen text", kVideo),
+      layout("tensor 2, pipeline 2, zero bubble, frozen text", kVideo),
+      layout("hybrid 2 x 2, frozen text", kVideo),
+      layout("ring 2, frozen text, lora", kVideo),
+  };
+  return rows;
+}
+
+const std::vector<EqualityRow>& further_rows() {
+  static const std::vector<EqualityRow> rows = {
+      // each technique alone, on 2 and on 4 ranks
+      layout("data 2"),
+      layout("data 4"),
+      layout("data 2, zero 0"),
+      layout("data 4, zero 0"),
+      layout("tensor 2"),
+      layout("tensor 4"),  // two ranks a key/value head
+      layout("tensor 2, sequence"),
+      layout("tensor 4, sequence"),
+      layout("ulysses 2"),
+      layout("ulysses 4"),  // two ranks a key/value head
+      layout("ring 2"),
+      layout("ring 4"),
+      layout("hybrid 2 x 2"),
+      layout("ulysses 2, dsp vision"),
+      layout("ulysses 4, dsp vision"),
+      layout("pipeline 2"),
+      layout("pipeline 4"),
+      layout("pipeline 2, virtual 2"),
+      layout("pipeline 4, virtual 2"),
+      layout("pipeline 2, zero bubble"),
+      layout("pipeline 4, zero bubble"),
+      layout("data 2, recompute"),
+      layout("data 4, recompute"),
+      layout("data 2, lora"),
+      layout("data 4, lora"),
+      layout("data 4, frozen vision"),
+      layout("data 2, tied"),
+      layout("data 4, tied"),
+      // tensor
+      layout("tensor 2, sequence, tied"),
+      layout("tensor 2, lora"),
+      layout("tensor 2, sequence, lora"),
+      layout("tensor 2, sequence, frozen vision"),
+      layout("tensor 2, sequence, recompute"),
+      layout("tensor 4, lora"),
+      layout("tensor 2, data 2, one key/value head"),
+      layout("tensor 2, sequence, data 2, zero 0"),
+      layout("tensor 2, sequence, data 2, other order"),
+      layout("tensor 2, sequence, data 4"),
+      // context
+      layout("ring 2, four packs a micro-batch"),
+      layout("ring 2, pictures"),
+      layout("ring 4, dsp vision"),
+      layout("ulysses 2, all pictures everywhere"),
+      layout("ulysses 2, dsp vision, recompute"),
+      layout("ring 2, recompute"),
+      layout("ring 2, lora"),
+      layout("ulysses 2, dsp vision, lora"),
+      layout("ring 2, frozen vision"),
+      layout("ulysses 2, data 2"),
+      layout("ring 2, data 2, zero 0"),
+      layout("tensor 2, sequence, ring 2"),
+      layout("tensor 2, sequence, ulysses 2, dsp vision"),
+      // pipeline
+      layout("pipeline 2, data 2"),
+      layout("pipeline 2, data 2, zero 0, tied"),
+      layout("pipeline 2, virtual 2, data 2"),
+      // every chunk of its own length, one of them empty
+      layout("pipeline 2, virtual 3 (lists in groups of 4)", TinyModel::kQwen,
+             "parallel.micro_batch_group=4 train.global_batch=8 "
+             "parallel.vision_layers=[[1,3],[0,0],[0,0]] parallel.text_layers=[[0,1],[2,0],[1,0]]"),
+      layout("pipeline 2, zero bubble, data 2, recompute"),
+      layout("pipeline 2, tied"),
+      layout("pipeline 2, data 2, tied (uneven cut)", TinyModel::kQwen,
+             "parallel.text_layers=[1,3]"),
+      // first and last chunk of the second stage
+      layout("pipeline 2, virtual 2, tied (on one stage)", TinyModel::kQwen,
+             "parallel.text_layers=[[0,2],[1,1]]"),
+      layout("pipeline 2, virtual 2, frozen vision"),
+      layout("pipeline 2, frozen text"),
+      layout("pipeline 2, zero bubble, lora"),
+      layout("pipeline 2, virtual 2, lora"),
+      layout("pipeline 2, virtual 2, recompute (1 and 2 layers)", TinyModel::kQwen,
+             "recompute.layers=[1,2] parallel.vision_layers=[[2,2],[0,0]] "
+             "parallel.text_layers=[[0,0],[2,2]]"),
+      layout("pipeline 2, tensor 2, sequence"),
+      layout("pipeline 2, zero bubble, tensor 2, tied"),
+      layout("pipeline 2, ring 2"),
+      layout("pipeline 2, virtual 2, ulysses 2, dsp vision"),
+      layout("pipeline 2, zero bubble, ring 2, lora"),
+      layout("tensor 2, sequence, ring 2, pipeline 2"),
+      layout("tensor 2, pipeline 2, virtual 2, data 2, recompute"),
+      layout("tensor 2, sequence, pipeline 2, virtual 2, data 2"),
+      layout("tensor 2, pipeline 2, data 2, lora"),
+      layout("tensor 2, pipeline 4"),
+      layout("ring 4, pipeline 2"),
+      layout("tensor 2, pipeline 2, ring 2, data 2"),
+
+      layout("data 2", kVideo),
+      layout("data 4", kVideo),
+      layout("data 2, zero 0", kVideo),
+      layout("tensor 2", kVideo),
+      layout("tensor 4", kVideo),
+      layout("tensor 2, sequence", kVideo),
+      layout("tensor 4, sequence", kVideo),
+      layout("ulysses 2", kVideo),
+      layout("ulysses 4", kVideo),
+      layout("ring 2", kVideo),
+      layout("ring 4", kVideo),
+      layout("hybrid 2 x 2", kVideo),
+      layout("dsp 2", kVideo),
+      layout("dsp 4", kVideo),
+      layout("pipeline 2", kVideo),
+      layout("pipeline 4", kVideo),
+      layout("pipeline 2, virtual 2", kVideo),
+      layout("pipeline 4, virtual 2", kVideo),
+      layout("pipeline 2, zero bubble", kVideo),
+      layout("pipeline 4, zero bubble", kVideo),
+      layout("data 4, recompute", kVideo),
+      layout("data 2, lora", kVideo),
+      layout("data 2, frozen text", kVideo),
+      layout("ring 2, four packs a micro-batch", kVideo),
+      layout("pipeline 2 (lists)", kVideo,
+             "parallel.text_layers=[2,0] parallel.transformer_layers=[1,3]"),
+      layout("tensor 2, sequence, lora", kVideo),
+      layout("tensor 2, pipeline 2, ring 2, data 2", kVideo),
+  };
+  return rows;
+}
+
+}  // namespace triptych
