@@ -10,8 +10,9 @@ packages=(
   libcpp-httplib-dev libgloo-dev libgmock-dev libgtest-dev libicu-dev libjpeg62-turbo-dev libpcre2-dev libpng-dev
   libswscale-dev libtomlplusplus-dev libwebp-dev libxxhash-dev make mold ninja-build
   nlohmann-json3-dev pkg-config python3 python3-venv zlib1g-dev)
-# For the fuzz targets, and the check of the format; building needs neither these nor npm.
-[ "${1:-}" != --tests ] || packages+=(clang-14 clang-format-19 libclang-rt-14-dev)
+# For the fuzz targets, the check of the format, hosts in network namespaces, and mpirun as a launcher; building needs
+# neither these nor npm.
+[ "${1:-}" != --tests ] || packages+=(clang-14 clang-format-19 iproute2 libclang-rt-14-dev openmpi-bin)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

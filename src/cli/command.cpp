@@ -29,14 +29,12 @@ const Flag* find_flag(std::span<const Flag> flags, std::string_view name) {
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 void print_error(std::string_view text) {
-  while (!text.empty()) {  // one "error:" per problem; continuation lines are indented
-    const size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = text.substr(0, end);
-    if (line.starts_with(' ')) {
-      log_message(LogLevel::kInfo, line);
-    } else {
-      log_message(LogLevel::kError, line);
-    }
+  while (!text.empty()) {  // one "error:" per problem, with its indented lines below
+    size_t end = 0;
+    do {
+      end = std::min(text.find('\n', end + 1), text.size());
+    } while (end + 1 < text.size() && text[end + 1] == ' ');
+    log_message(LogLevel::kError, text.substr(0, end));
     text.remove_prefix(std::min(end + 1, text.size()));
   }
 }

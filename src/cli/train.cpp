@@ -1,8 +1,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 
 #include "base/files.h"
 #include "base/log.h"
@@ -55,14 +57,59 @@ int train_here(const LaunchEnvironment& environment, const ResolvedRun& run, boo
   }
 }
 
+/// The workers to start from the flags, or from the variables of a pod; nothing where this process
+/// is to train itself.
+std::optional<WorkerOptions> workers_to_start(const Arguments& arguments,
+                                              const LaunchEnvironment& environment,
+                                              const RunOptions& options) {
+  WorkerOptions workers{.processes = arguments.integer("--nproc", 1, 1),
+                        .nodes = arguments.integer("--nnodes", 1, 1),
+                        .node = arguments.integer("--node-rank", 0, 0),
+                        .max_restarts = options.launch.max_restarts,
+                        .threads = options.threads};
+  if (environment.own_launcher) return std::nullopt;
+  if (environment.launcher == "pytorchjob" && !arguments.has("--nnodes")) {
+    workers.nodes = environment.world_size;
+    workers.node = environment.rank;
+    workers.address = environment.address;
+    workers.port = environment.port;
+    if (!arguments.has("--nproc")) workers.processes = environment.processes_per_pod;
+    if (workers.processes == 1 && workers.max_restarts == 0) return std::nullopt;
+    return workers;
+  }
+  if (workers.processes == 1 && workers.nodes == 1 && workers.max_restarts == 0)
+    return std::nullopt;
+  require<UsageError>(environment.launcher == "none", "--nproc ", workers.processes,
+                      ": the environment already places this process (", environment.launcher,
+                      "); leave --nproc away, or unset its variables");
+  require<UsageError>(workers.node < workers.nodes, "--node-rank ", workers.node,
+                      " must be below --nnodes ", workers.nodes);
+  const auto master = arguments.text("--master");
+  require<UsageError>(master.empty() == (workers.nodes == 1), "--nnodes ", workers.nodes,
+                      " and --master '", master,
+                      "': several hosts need the address of host 0, e.g. --master host0:29500, one "
+                      "host needs none");
+  if (workers.nodes == 1) return workers;
+  const auto colon = master.rfind(':');
+  const auto port = colon == std::string::npos ? std::string() : master.substr(colon + 1);
+  workers.address = master.substr(0, colon);
+  const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), workers.port);
+  require<UsageError>(!workers.address.empty() && error == std::errc() &&
+                          end == port.data() + port.size() && workers.port >= 1 &&
+                          workers.port <= 65535,
+                      "--master '", master, "' is not HOST:PORT with a port from 1 to 65535");
+  return workers;
+}
+
 int run_train(const Arguments& arguments) {
   if (arguments.has("--options"))
     return print_run_options(arguments.has("--json"), arguments.has("--markdown"));
   const auto run = read_run(arguments);
-  const int64_t processes = arguments.integer("--nproc", 1, 1);
   if (arguments.has("--dry-run")) {
-    if (arguments.has("--nproc")) {
-      const auto advice = check_layout(run.options, processes).advice;
+    if (arguments.has("--nproc") || arguments.has("--nnodes")) {
+      const int64_t ranks =
+          arguments.integer("--nproc", 1, 1) * arguments.integer("--nnodes", 1, 1);
+      const auto advice = check_layout(run.options, ranks).advice;
       if (!advice.empty()) log_warning("{}", advice);
     }
     const auto found = check_run(run);
@@ -72,17 +119,10 @@ int run_train(const Arguments& arguments) {
     return 0;
   }
   const auto environment = read_launch_environment();
-  const bool starts_workers = processes > 1 || run.options.launch.max_restarts > 0;
-  if (environment.own_launcher || !starts_workers)
-    return train_here(environment, run, arguments.has("--overwrite"));
-  require<UsageError>(environment.launcher == "none", "--nproc ", processes,
-                      ": the environment already places this process (", environment.launcher,
-                      "); leave --nproc away, or unset its variables");
-  check_layout(run.options, processes);
-  return launch_workers({.processes = processes,
-                         .max_restarts = run.options.launch.max_restarts,
-                         .threads = run.options.threads},
-                        command_line());
+  const auto workers = workers_to_start(arguments, environment, run.options);
+  if (!workers) return train_here(environment, run, arguments.has("--overwrite"));
+  check_layout(run.options, workers->processes * workers->nodes);
+  return launch_workers(*workers, command_line());
 }
 
 }  // namespace
@@ -91,10 +131,15 @@ Command train_command() {
   Command command;
   command.name = "train";
   command.summary = "Train or fine-tune a model as a run file says.";
-  command.usage = "RUN.toml [--nproc N] [--set KEY=VALUE]... [--overwrite]";
+  command.usage =
+      "RUN.toml [--nproc N] [--nnodes M --node-rank K --master HOST:PORT] [--set KEY=VALUE]... "
+      "[--overwrite]";
   command.flags = {
       {"--nproc", "N",
        "start N processes on this machine; under torchrun, srun or mpirun leave it"},
+      {"--nnodes", "M", "so many machines, each with N processes: start the command on every one"},
+      {"--node-rank", "K", "which of them this is, from 0"},
+      {"--master", "HOST:PORT", "where machine 0 is reached, and a free port of it"},
       {"--set", "KEY=VALUE", "override an option, e.g. train.steps=100", true},
       {"--overwrite", "", "delete the run that is in the output folder and start anew"},
       {"--dry-run", "",

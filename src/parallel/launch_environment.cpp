@@ -97,6 +97,41 @@ void read_address(const GetVariable& get, LaunchEnvironment& env) {
                       " started ", env.world_size, " processes that need a free port of rank 0");
 }
 
+/// Kubernetes' training operator sets RANK (of the pod), WORLD_SIZE (pods, in newer releases times
+/// PET_NPROC_PER_NODE), MASTER_ADDR, MASTER_PORT, and in newer releases PET_NNODES, PET_NODE_RANK
+/// and PET_NPROC_PER_NODE (a number, or auto, cpu, gpu).
+std::optional<LaunchEnvironment> read_pytorchjob(const GetVariable& get) {
+  for (const auto* name : {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}) {
+    if (!get(name)) return std::nullopt;
+  }
+  if (get("LOCAL_RANK") || get("LOCAL_WORLD_SIZE")) return std::nullopt;
+  const auto number = [&get](const char* name) { return parse_number(name, *get(name)); };
+  const auto is_number = [&get](const char* name) {
+    const auto text = get(name);
+    return text && text->find_first_not_of("0123456789") == std::string::npos;
+  };
+  LaunchEnvironment env;
+  env.launcher = "pytorchjob";
+  env.rank = number(is_number("PET_NODE_RANK") ? "PET_NODE_RANK" : "RANK");
+  env.world_size = number("WORLD_SIZE");
+  if (is_number("PET_NPROC_PER_NODE")) env.processes_per_pod = number("PET_NPROC_PER_NODE");
+  require<UsageError>(env.processes_per_pod >= 1, "environment: PET_NPROC_PER_NODE=0");
+  if (is_number("PET_NNODES")) {
+    const int64_t pods = number("PET_NNODES");
+    require<UsageError>(env.world_size == pods || env.world_size == pods * env.processes_per_pod,
+                        "environment: WORLD_SIZE=", env.world_size, " is neither PET_NNODES=", pods,
+                        " nor that times PET_NPROC_PER_NODE=", env.processes_per_pod);
+    env.world_size = pods;
+  } else if (env.world_size % env.processes_per_pod == 0) {
+    env.world_size /= env.processes_per_pod;
+  }
+  env.local_world_size = 1;
+  require<UsageError>(env.rank < env.world_size, "environment: rank ", env.rank,
+                      " of the pod must be below the number of pods, ", env.world_size);
+  read_address(get, env);
+  return env;
+}
+
 int64_t cgroup_cores(int64_t cores) {
   std::ifstream file("/sys/fs/cgroup/cpu.max");  // "quota period", or "max period"
   double quota = 0, period = 0;
@@ -113,6 +148,7 @@ std::optional<std::string> process_variable(std::string_view name) {
 }
 
 LaunchEnvironment read_launch_environment(const GetVariable& get) {
+  if (const auto pod = read_pytorchjob(get)) return *pod;
   LaunchEnvironment env;
   for (const auto& names : kLaunchers) {
     if (std::none_of(names.triggers.begin(), names.triggers.end(),

@@ -10,7 +10,7 @@ namespace triptych {
 
 /// What the program that started this process says about it (docs/spec/parallelism.md, 1.4).
 struct LaunchEnvironment {
-  std::string launcher = "none";  ///< none | torchrun | slurm | open mpi | hydra
+  std::string launcher = "none";  ///< none | torchrun | slurm | open mpi | hydra | pytorchjob
   int64_t rank = 0;
   int64_t world_size = 1;
   int64_t local_rank = 0;
@@ -19,6 +19,9 @@ struct LaunchEnvironment {
   int64_t port = 0;
   int64_t store_fd = -1;  ///< rank 0 of our own launcher: the socket that already listens on `port`
   bool own_launcher = false;  ///< started by `train --nproc N`
+  /// Of Kubernetes' PyTorchJob, which starts one process a pod: how many the pod is to start. Rank
+  /// and world size are then the pod's place and the number of pods.
+  int64_t processes_per_pod = 1;
 };
 
 /// Exit status of a worker that ends because another one failed; between workers and our own
@@ -29,8 +32,9 @@ inline constexpr int kStoppedByPeerStatus = 77;
 using GetVariable = std::function<std::optional<std::string>(std::string_view name)>;
 std::optional<std::string> process_variable(std::string_view name);
 
-/// The first launcher of torchrun, Slurm, Open MPI, Hydra whose variables are there; one process
-/// when none is. Started as a single process, the address may be missing.
+/// The first launcher of PyTorchJob, torchrun, Slurm, Open MPI, Hydra whose variables are there;
+/// one process when none is. Started as a single process, the address may be missing. A PyTorchJob
+/// is told from torchrun by the local rank that it lacks beside an address.
 /// @throws UsageError for a set that is not complete (names what is missing) or not a number.
 LaunchEnvironment read_launch_environment(const GetVariable& get = process_variable);
 

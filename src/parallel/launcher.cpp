@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/format.h"
 #include "base/log.h"
 #include "parallel/launch_environment.h"
 
@@ -101,24 +102,31 @@ class SignalPipe {
   std::array<struct sigaction, kSignals.size()> before_{};
 };
 
-/// A socket that listens on a free port of the loopback interface; rank 0 inherits it, so nobody
-/// can take the port in between.
+/// The socket of the rendezvous store; rank 0 inherits it, so nobody can take the port in between.
 struct Listener {
-  Descriptor socket;
-  int port = 0;
+  Descriptor socket;  // none on other hosts than the first
+  int64_t port = 0;
 };
 
-Listener listen_on_free_port() {
+/// One host: a free port of the loopback interface. Several: the port given, on every interface.
+Listener listen_for_store(const WorkerOptions& options) {
+  if (options.node > 0) return {Descriptor(), options.port};
+  const bool alone = options.nodes == 1;
   Listener listener{Descriptor(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0))};
+  const int fd = listener.socket.get(), yes = 1;
   sockaddr_in address{};
   address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_addr.s_addr = htonl(alone ? INADDR_LOOPBACK : INADDR_ANY);
+  address.sin_port = htons(static_cast<uint16_t>(alone ? 0 : options.port));
   socklen_t size = sizeof address;
   auto* generic = reinterpret_cast<sockaddr*>(&address);
-  const int fd = listener.socket.get();
-  require(fd >= 0 && ::bind(fd, generic, size) == 0 && ::listen(fd, 1024) == 0 &&
-              ::getsockname(fd, generic, &size) == 0,
-          "launcher: no free port on 127.0.0.1: ", last_error());
+  // a run that has just ended leaves connections of its port behind for a minute
+  if (!alone) ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  const bool listens = fd >= 0 && ::bind(fd, generic, size) == 0 && ::listen(fd, 1024) == 0 &&
+                       ::getsockname(fd, generic, &size) == 0;
+  require(listens || !alone, "launcher: no free port on 127.0.0.1: ", last_error());
+  require<UsageError>(listens, "--master: cannot listen on port ", options.port,
+                      " of this host: ", last_error());
   listener.port = ntohs(address.sin_port);
   return listener;
 }
@@ -176,17 +184,19 @@ struct Worker {
 };
 
 /// The environment of one worker: ours, with the launcher's variables replaced.
-std::vector<std::string> worker_environment(const WorkerOptions& options, int64_t rank, int port,
-                                            int store_fd, int64_t restart) {
+std::vector<std::string> worker_environment(const WorkerOptions& options, int64_t local_rank,
+                                            const Listener& listener, int64_t restart) {
+  const int64_t rank = options.node * options.processes + local_rank;
   std::vector<std::string> set = {
-      "RANK=" + std::to_string(rank),
-      "LOCAL_RANK=" + std::to_string(rank),
-      "WORLD_SIZE=" + std::to_string(options.processes),
-      "LOCAL_WORLD_SIZE=" + std::to_string(options.processes),
-      "MASTER_ADDR=127.0.0.1",
-      "MASTER_PORT=" + std::to_string(port),
-      "TRIPTYCH_STORE_FD=" + (rank == 0 ? std::to_string(store_fd) : std::string()),
-      "TRIPTYCH_RESTART=" + std::to_string(restart)};
+      fmt::format("RANK={}", rank),
+      fmt::format("LOCAL_RANK={}", local_rank),
+      fmt::format("WORLD_SIZE={}", options.nodes * options.processes),
+      fmt::format("LOCAL_WORLD_SIZE={}", options.processes),
+      fmt::format("MASTER_ADDR={}", options.nodes == 1 ? "127.0.0.1" : options.address),
+      fmt::format("MASTER_PORT={}", listener.port),
+      rank == 0 ? fmt::format("TRIPTYCH_STORE_FD={}", listener.socket.get())
+                : std::string("TRIPTYCH_STORE_FD="),
+      fmt::format("TRIPTYCH_RESTART={}", restart)};
   if (!process_variable("OMP_NUM_THREADS")) {
     set.push_back("OMP_NUM_THREADS=" +
                   std::to_string(threads_per_process(options.threads, options.processes)));
@@ -227,10 +237,10 @@ std::string describe(const Worker& worker, int status) {
 class Crew {
  public:
   Crew(const WorkerOptions& options, std::span<const std::string> argv, int64_t restart,
-       const SignalPipe& signals)
+       const SignalPipe& signals, const Listener& listener)
       : options_(options), signals_(signals) {
-    auto listener = listen_on_free_port();
-    for (int64_t rank = 0; rank < options.processes; ++rank) start(rank, argv, listener, restart);
+    for (int64_t local = 0; local < options.processes; ++local)
+      start(local, argv, listener, restart);
   }
   ~Crew() { kill_all(SIGKILL); }
   Crew(const Crew&) = delete;
@@ -259,10 +269,11 @@ class Crew {
   }
 
  private:
-  void start(int64_t rank, std::span<const std::string> argv, Listener& listener, int64_t restart) {
+  void start(int64_t local_rank, std::span<const std::string> argv, const Listener& listener,
+             int64_t restart) {
+    const int64_t rank = options_.node * options_.processes + local_rank;
     std::vector<std::string> arguments(argv.begin(), argv.end());
-    auto environment =
-        worker_environment(options_, rank, listener.port, listener.socket.get(), restart);
+    auto environment = worker_environment(options_, local_rank, listener, restart);
     const auto arguments_c = pointers(arguments), environment_c = pointers(environment);
     std::array<Descriptor, 2> read_ends, write_ends;  // standard output, standard error
     for (int i = 0; rank > 0 && i < 2; ++i) {
@@ -355,12 +366,16 @@ int launch_workers(const WorkerOptions& options, std::span<const std::string> ar
                       " must be at least 1");
   const SignalPipe signals;
   bool signalled = false;
+  // Kept through restarts on several hosts: the others know this port.
+  auto listener = listen_for_store(options);
   for (int64_t restart = 0;; ++restart) {
-    const int status = Crew(options, argv, restart, signals).wait(signalled);
+    if (restart > 0 && options.nodes == 1) listener = listen_for_store(options);
+    const int status = Crew(options, argv, restart, signals, listener).wait(signalled);
     const bool failed = status != 0 && status != kExitStopped && status != kExitUsage;
     if (!failed || signalled || restart >= options.max_restarts) return status;
-    log_warning("starting all {} ranks again from the last checkpoint (restart {} of {})",
-                options.processes, restart + 1, options.max_restarts);
+    const auto where = options.nodes > 1 ? fmt::format(" of host {}", options.node) : std::string();
+    log_warning("starting all {} ranks{} again from the last checkpoint (restart {} of {})",
+                options.processes, where, restart + 1, options.max_restarts);
   }
 }
 

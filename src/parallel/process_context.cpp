@@ -4,23 +4,18 @@
 #include <ATen/ops/full.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
-#include <netdb.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
 #include <csignal>
-#include <future>
 #include <map>
-#include <thread>
-#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include "base/clock.h"
 #include "base/format.h"
 #include "base/log.h"
 #include "parallel/group_host.h"
 #include "parallel/rank_comparison.h"
+#include "parallel/rendezvous.h"
 #include "parallel/watchdog.h"
 
 namespace triptych {
@@ -40,86 +35,6 @@ std::string key(const char* stem, int64_t rank) { return fmt::format("{}{}", ste
 std::chrono::milliseconds milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
 }
-
-/// A store of its own for every attempt: under torchrun the server survives a restart.
-std::string store_prefix() {
-  return fmt::format("triptych/{}/{}", process_variable("TORCHELASTIC_RUN_ID").value_or("run"),
-                     process_variable("TORCHELASTIC_RESTART_COUNT").value_or("0"));
-}
-
-Store connect(const LaunchEnvironment& env, double timeout_s) {
-  c10d::TCPStoreOptions options;
-  options.port = static_cast<uint16_t>(env.port);
-  options.waitWorkers = false;
-  options.timeout = milliseconds(timeout_s);
-  // A program of another kind on that port may accept and never answer, and the client waits for
-  // its greeting without a limit: so it does that on a thread that can be left behind.
-  auto greeting = std::make_shared<std::promise<Store>>();
-  auto greeted = greeting->get_future();
-  std::thread([greeting, options, address = env.address] {
-    try {
-      greeting->set_value(c10::make_intrusive<c10d::TCPStore>(address, options));
-    } catch (...) {
-      greeting->set_exception(std::current_exception());
-    }
-  }).detach();
-  const auto limit = milliseconds(timeout_s) + std::chrono::seconds(1);
-  require<PeerError>(greeted.wait_for(limit) == std::future_status::ready, "no answer");
-  return greeted.get();
-}
-
-Store serve(const LaunchEnvironment& env, double timeout_s) {
-  c10d::TCPStoreOptions options;
-  options.port = static_cast<uint16_t>(env.port);
-  options.isServer = true;
-  options.waitWorkers = false;
-  options.timeout = milliseconds(timeout_s);
-  if (env.store_fd >= 0) options.masterListenFd = static_cast<int>(env.store_fd);
-  try {
-    return c10::make_intrusive<c10d::TCPStore>(env.address, options);
-  } catch (const std::exception& error) {
-    fail<UsageError>("rank 0 cannot serve the rendezvous store at ", env.address, ":", env.port,
-                     ": ", message_of(error),
-                     "; is the port in use, or the address not this host's?");
-  }
-}
-
-/// Whether something accepts connections at the rendezvous address; at once, or within 2 s.
-bool someone_listens(const LaunchEnvironment& env) {
-  addrinfo hints{}, *found = nullptr;
-  hints.ai_socktype = SOCK_STREAM;
-  if (::getaddrinfo(env.address.c_str(), fmt::format("{}", env.port).c_str(), &hints, &found) !=
-      0) {
-    return false;
-  }
-  bool listens = false;
-  for (const auto* a = found; a != nullptr && !listens; a = a->ai_next) {
-    const int fd = ::socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
-    if (fd < 0) continue;
-    const timeval limit{.tv_sec = 2, .tv_usec = 0};
-    ::setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-    listens = ::connect(fd, a->ai_addr, a->ai_addrlen) == 0;
-    ::close(fd);
-  }
-  ::freeaddrinfo(found);
-  return listens;
-}
-
-/// Under torchrun a server already listens on the port: then rank 0 is a client like the others.
-Store join_store(const LaunchEnvironment& env, double timeout_s) {
-  if (env.rank == 0 && (env.store_fd >= 0 || !someone_listens(env))) return serve(env, timeout_s);
-  try {
-    return connect(env, timeout_s);
-  } catch (const std::exception& error) {
-    fail<PeerError>("rank ", env.rank, " finds no rendezvous store at ", env.address, ":", env.port,
-                    " within ", timeout_s, " s: ", message_of(error),
-                    "; is rank 0 there, and is the port another program's?");
-  }
-}
-
-}  // namespace
-
-namespace {
 
 /// Makes the accelerator of this local rank the current one; no wrapping round.
 void take_device(const LaunchEnvironment& env, c10::DeviceType type) {
@@ -195,17 +110,20 @@ struct ProcessContext::Impl {
     watch.address = fmt::format("{}:{}", environment.address, environment.port);
     watch.poll_s = options.poll_s;
     watch.warn_after_s = options.warn_after_s;
+    watch.store_limit_s = std::clamp(options.timeout_s, 5.0, 60.0);
+    watch.first_on_host = environment.local_rank == 0;
     watch.stopped_status = environment.own_launcher ? kStoppedByPeerStatus : 1;
     // a connection of its own: a blocking wait holds the other one
-    const auto store = c10::make_intrusive<c10d::PrefixStore>(
-        store_prefix(), connect(environment, options.rendezvous_timeout_s));
-    watchdog = std::make_unique<Watchdog>(watch, store, host);
+    watchdog = std::make_unique<Watchdog>(
+        watch, connect_again(environment, options.rendezvous_timeout_s), host);
   }
 
   /// Throws for a collective that failed, with the rank at fault where it can be found out.
   [[noreturn]] void collective_failed(const std::string& collective, const std::string& cause) {
     const auto verdict = watchdog->find_culprit(collective, cause);
-    if (!verdict.told_by.empty()) fail<StoppedByPeer>(verdict.told_by);
+    if (!verdict.told_by.empty())
+      fail<StoppedByPeer>(verdict.told_by, "; here: step ", host->step.load(), ", waiting in ",
+                          collective);
     fail<PeerError>("rank ", environment.rank, " (", host_name, "), step ", host->step.load(), ": ",
                     collective, " failed: ", verdict.text, host->log.recent(8));
   }
@@ -243,25 +161,10 @@ ProcessContext::ProcessContext(const LaunchEnvironment& environment, const Proce
   if (env.world_size > 1) {
     quiet_library();
     std::signal(SIGPIPE, SIG_IGN);  // a lost connection is an error to report, not a silent end
-    const auto store = join_store(env, options.rendezvous_timeout_s);
-    host.store = c10::make_intrusive<c10d::PrefixStore>(store_prefix(), store);
-    host.store->set(key("host/", env.rank), self.host_name);
-    if (!self.wait_for_all("host/", options.rendezvous_timeout_s)) {
-      std::string missing;
-      for (int64_t r = 0; r < env.world_size; ++r) {
-        if (!host.store->check({key("host/", r)})) missing += fmt::format(" {}", r);
-      }
-      fail<PeerError>("rank ", env.rank, ": not all of ", env.world_size, " ranks came to ",
-                      env.address, ":", env.port, " within ", options.rendezvous_timeout_s,
-                      " s; missing:", missing);
-    }
-    int64_t here = 0;
-    for (int64_t r = 0; r < env.world_size; ++r) {
-      here += host.store->get_to_str(key("host/", r)) == self.host_name ? 1 : 0;
-    }
-    env.local_world_size = here;
-    const auto wanted = process_variable("GLOO_SOCKET_IFNAME");
-    host.device_interface = wanted ? *wanted : here == env.world_size ? "lo" : "";
+    const auto rendezvous = join_ranks(env, self.host_name, options.rendezvous_timeout_s);
+    host.store = rendezvous.store;
+    host.device_interface = rendezvous.interface;
+    env.local_world_size = rendezvous.local_world_size;
     host.fail = [impl = impl_.get()](const std::string& collective, const std::string& cause) {
       impl->collective_failed(collective, cause);
     };
@@ -363,7 +266,7 @@ bool ProcessContext::report_failure(const std::exception& error) noexcept {
   auto& self = *impl_;
   if (!self.watchdog || self.agreed_failure) return true;
   if (dynamic_cast<const StoppedByPeer*>(&error) != nullptr) {
-    log_info("stopped: {}", error.what());
+    self.watchdog->say_stopped(error.what());
     self.watchdog->leave();
     if (self.environment.own_launcher) std::_Exit(kStoppedByPeerStatus);
     return false;

@@ -27,7 +27,9 @@ Watchdog::Watchdog(Options options, c10::intrusive_ptr<c10d::Store> store,
                    std::shared_ptr<GroupHost> host)
     : options_(std::move(options)), store_(std::move(store)), host_(std::move(host)) {
   publish_state();
+  answered_ = steady_seconds();
   thread_ = std::thread([this] { run(); });
+  store_thread_ = std::thread([this] { watch_store(); });
 }
 
 Watchdog::~Watchdog() { stop(); }
@@ -39,6 +41,21 @@ void Watchdog::stop() {
   }
   wake_.notify_all();
   if (thread_.joinable() && thread_.get_id() != std::this_thread::get_id()) thread_.join();
+  {
+    const std::lock_guard lock(mutex_);
+    store_watched_ = false;
+  }
+  wake_.notify_all();
+  if (store_thread_.joinable() && store_thread_.get_id() != std::this_thread::get_id())
+    store_thread_.join();
+}
+
+void Watchdog::watch_store() {
+  std::unique_lock lock(mutex_);
+  while (!wake_.wait_for(lock, std::chrono::duration<double>(options_.poll_s),
+                         [this] { return !store_watched_; })) {
+    if (steady_seconds() - answered_ > options_.store_limit_s) end_without_store("does not answer");
+  }
 }
 
 void Watchdog::run() {
@@ -50,6 +67,7 @@ void Watchdog::run() {
     try {
       publish_state();
       const auto failure = first_failure();
+      answered_ = steady_seconds();
       if (!failure.empty() && !leaving) end_process(failure);
       const auto open = host_->log.oldest_open();
       const double open_s = open ? steady_seconds() - open->started : 0;
@@ -62,7 +80,7 @@ void Watchdog::run() {
       lock.lock();
       if (stopping_ || leaving_) return;
       lock.unlock();
-      end_process(fmt::format("rank 0 ({}), which serves the store, is gone", options_.address));
+      end_without_store("is gone");
     }
     lock.lock();
   }
@@ -105,8 +123,9 @@ std::string Watchdog::first_failure() {
 }
 
 bool Watchdog::publish_failure(const std::string& reason) {
-  const auto text =
-      fmt::format("rank {} ({}) failed: {}", options_.rank, options_.host_name, reason);
+  const auto who =
+      fmt::format("rank {} ({}), step {}", options_.rank, options_.host_name, host_->step.load());
+  const auto text = reason.starts_with(who) ? reason : fmt::format("{}, failed: {}", who, reason);
   return store_->compareSet(kFailureKey, "", text) == text;
 }
 
@@ -180,11 +199,34 @@ void Watchdog::warn_about(const std::string& collective, double open_s) {
               elsewhere);
 }
 
+std::string Watchdog::place() const {
+  const auto open = host_->log.oldest_open(), last = host_->log.last_ended();
+  return fmt::format("here: step {}, {} {}", host_->step.load(),
+                     open ? "waiting in" : "computing after",
+                     open   ? open->text
+                     : last ? last->text
+                            : std::string("the start"));
+}
+
+void Watchdog::say_stopped(const std::string& why) const {
+  log_message(options_.first_on_host && options_.rank > 0 ? LogLevel::kWarning : LogLevel::kInfo,
+              fmt::format("stopped: {}", why));
+}
+
 void Watchdog::end_process(const std::string& why) {
   set_live_line("");
-  log_info("stopped: {}", why);
+  say_stopped(fmt::format("{}; {}", why, place()));
   leave();
   ::_exit(options_.stopped_status);  // the main thread may be deep in a collective or a kernel
+}
+
+void Watchdog::end_without_store(const char* what) {
+  set_live_line("");
+  // rank 0 cannot speak for itself: rank 1 does, and one rank of every other host
+  log_message(
+      options_.first_on_host || options_.rank == 1 ? LogLevel::kError : LogLevel::kInfo,
+      fmt::format("rank 0 ({}), which serves the store, {}; {}", options_.address, what, place()));
+  ::_exit(options_.stopped_status);
 }
 
 }  // namespace triptych

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -15,14 +16,18 @@ namespace triptych {
 
 /// Looks after one process of several from a thread of its own (docs/spec/parallelism.md, 9).
 /// Every `poll_s` it publishes what this rank is doing, ends the process when another rank has
-/// failed, and warns about a collective that takes long. Functions may be called from any thread.
+/// failed, and warns about a collective that takes long. A second thread ends the process when the
+/// store does not answer any more: rank 0 hangs, or the network is cut, and then every other thread
+/// may wait for it without end. Functions may be called from any thread.
 class Watchdog {
  public:
   struct Options {
     int64_t rank = 0, world_size = 1;
     std::string host_name, address;
     double poll_s = 1, warn_after_s = 60;
-    int stopped_status = 1;  ///< exit status when another rank has failed
+    double store_limit_s = 60;   ///< the store is lost when it is silent for so long
+    bool first_on_host = false;  ///< tells its host's console why the ranks there end
+    int stopped_status = 1;      ///< exit status when another rank has failed
   };
   Watchdog(Options options, c10::intrusive_ptr<c10d::Store> store, std::shared_ptr<GroupHost> host);
   ~Watchdog();
@@ -39,6 +44,10 @@ class Watchdog {
 
   /// @return false when another rank's failure came first.
   bool publish_failure(const std::string& reason);
+
+  /// Says why this rank ends that did nothing wrong itself: on the console of rank 0, and by one
+  /// rank of every other host.
+  void say_stopped(const std::string& why) const;
 
   /// To be called before the end after a failure: rank 0, which holds the store, waits until the
   /// others know.
@@ -64,7 +73,11 @@ class Watchdog {
   std::vector<State> states();
   std::string first_failure();
   void warn_about(const std::string& collective, double open_s);
+  void watch_store();
+  /// What this rank is at, for the message of its end.
+  std::string place() const;
   [[noreturn]] void end_process(const std::string& why);
+  [[noreturn]] void end_without_store(const char* what);
 
   const Options options_;
   const c10::intrusive_ptr<c10d::Store> store_;
@@ -74,8 +87,9 @@ class Watchdog {
   std::mutex mutex_;  // of stopping_
   std::condition_variable wake_;
   bool stopping_ = false;
-  bool leaving_ = false;
-  std::thread thread_;
+  bool leaving_ = false, store_watched_ = true;
+  std::atomic<double> answered_{0};  ///< when the store last did, steady seconds
+  std::thread thread_, store_thread_;
 };
 
 }  // namespace triptych

@@ -38,6 +38,7 @@ TEST_P(Launchers, AreRead) {
   EXPECT_EQ(got.address, want.address);
   EXPECT_EQ(got.port, want.port);
   EXPECT_EQ(got.store_fd, want.store_fd);
+  EXPECT_EQ(got.processes_per_pod, want.processes_per_pod);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -88,7 +89,31 @@ INSTANTIATE_TEST_SUITE_P(
               {"MPI_LOCALRANKID", "0"},
               {"MASTER_ADDR", "a"},
               {"MASTER_PORT", "7"}},
-             {"hydra", 1, 2, 0, 0, "a", 7}}));
+             {"hydra", 1, 2, 0, 0, "a", 7}},
+        Good{"a pod of one process",
+             {{"RANK", "1"},
+              {"WORLD_SIZE", "3"},
+              {"MASTER_ADDR", "job-master-0"},
+              {"MASTER_PORT", "23456"}},
+             {"pytorchjob", 1, 3, 0, 1, "job-master-0", 23456}},
+        Good{"a pod of several, with the variables of newer operators",
+             {{"RANK", "1"},
+              {"WORLD_SIZE", "16"},
+              {"MASTER_ADDR", "m"},
+              {"MASTER_PORT", "23456"},
+              {"PET_NNODES", "2"},
+              {"PET_NODE_RANK", "1"},
+              {"PET_NPROC_PER_NODE", "8"},
+              {"PET_MASTER_ADDR", "m"},
+              {"PET_MASTER_PORT", "23456"}},
+             {"pytorchjob", 1, 2, 0, 1, "m", 23456, -1, false, 8}},
+        Good{"a pod whose operator leaves the number to the program",
+             {{"RANK", "0"},
+              {"WORLD_SIZE", "2"},
+              {"MASTER_ADDR", "m"},
+              {"MASTER_PORT", "1"},
+              {"PET_NPROC_PER_NODE", "auto"}},
+             {"pytorchjob", 0, 2, 0, 1, "m", 1}}));
 
 struct Bad {
   Table variables;
@@ -115,7 +140,16 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{{{"OMPI_COMM_WORLD_RANK", "0"},
              {"OMPI_COMM_WORLD_SIZE", "2"},
              {"OMPI_COMM_WORLD_LOCAL_RANK", "0"}},
-            "MASTER_ADDR is missing; open mpi started 2 processes"}));
+            "MASTER_ADDR is missing; open mpi started 2 processes"},
+        Bad{{{"RANK", "0"},
+             {"WORLD_SIZE", "5"},
+             {"MASTER_ADDR", "m"},
+             {"MASTER_PORT", "1"},
+             {"PET_NNODES", "2"},
+             {"PET_NPROC_PER_NODE", "4"}},
+            "WORLD_SIZE=5 is neither PET_NNODES=2 nor that times PET_NPROC_PER_NODE=4"},
+        Bad{{{"RANK", "2"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "m"}, {"MASTER_PORT", "1"}},
+            "rank 2 of the pod must be below the number of pods, 2"}));
 
 TEST(SlurmHosts, FirstOfEachBracket) {
   EXPECT_EQ(first_slurm_host("n1"), "n1");
