@@ -8,11 +8,13 @@
 #include <exception>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <thread>
 #include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
+#include "data/row_balance.h"
 #include "data/size_cache.h"
 #include "data/worker_pool.h"
 
@@ -333,9 +335,25 @@ class Loader::Engine {
            static_cast<double>(done) / static_cast<double>(order_.epoch_length());
   }
 
+  /// Which row stands at each place of the step.
+  std::vector<size_t> order_rows(const std::vector<PlannedRow>& rows) const {
+    std::vector<size_t> order(rows.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    if (!layout_.cost || static_cast<int64_t>(rows.size()) < layout_.global_batch) return order;
+    std::vector<double> costs;
+    for (const auto& row : rows) {
+      costs.push_back(0);
+      for (const auto& item : row.items) costs.back() += layout_.cost(item.length);
+    }
+    const auto balanced = balance_rows(costs, layout_.data_size, layout_.micro_batch);
+    std::copy(balanced.begin(), balanced.end(), order.begin());
+    return order;
+  }
+
   /// Makes the places of this rank's samples and returns how to fill them.
   std::vector<Job> lay_out(const std::vector<PlannedRow>& rows, PendingStep& step) {
-    const auto [rank, size, global_batch, b] = layout_;
+    const int64_t rank = layout_.data_rank, size = layout_.data_size, b = layout_.micro_batch;
+    const auto row_at = order_rows(rows);
     const auto num_rows = static_cast<int64_t>(rows.size());
     const auto num_micro = (num_rows + b * size - 1) / (b * size);
     step.batch.micro_batches.resize(static_cast<size_t>(num_micro));
@@ -345,7 +363,7 @@ class Loader::Engine {
       micro_batch.rows.resize(static_cast<size_t>(b));
       for (int64_t i = 0; i < b; ++i) {
         const auto g = (m * size + rank) * b + i;
-        const auto& row = rows[static_cast<size_t>(std::min(g, num_rows - 1))];
+        const auto& row = rows[row_at[static_cast<size_t>(std::min(g, num_rows - 1))]];
         auto& samples = micro_batch.rows[static_cast<size_t>(i)].samples;
         samples.resize(g < num_rows ? row.items.size() : 1);
         for (size_t k = 0; k < samples.size(); ++k) {

@@ -10,6 +10,7 @@
 // and the threads only change when it is ready.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,6 +31,10 @@ struct LoaderLayout {
   int64_t global_batch =
       1;  ///< rows per step over all ranks; a multiple of micro_batch * data_size
   int64_t micro_batch = 1;
+  /// Given: the rows of a step go to its places by what they cost instead (`balance_rows`); the sum
+  /// over a row's samples of this, for a sample's number of tokens. The step's set of rows, and all
+  /// that a checkpoint holds, are the same. Last steps of one pass that are not full stay as above.
+  std::function<double(int64_t tokens)> cost = {};
 };
 
 enum class OnBadSample {

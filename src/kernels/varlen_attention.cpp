@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "kernels/dispatch.h"
+#include "kernels/kept_results.h"
 #include "kernels/reference.h"
 #include "kernels/varlen_attention_cpu.h"
 
@@ -105,7 +106,10 @@ class VarlenAttention : public torch::autograd::Function<VarlenAttention> {
                                const at::Tensor& v, const at::Tensor& cu_seqlens, bool causal,
                                double scale) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    const auto [out, lse] = call(q, k, v, cu_seqlens, cu_seqlens, causal, scale);
+    const auto [out, lse] = kept_or_computed([&] {
+      const auto [o, l] = call(q, k, v, cu_seqlens, cu_seqlens, causal, scale);
+      return KeptResults::Pair(o, l);
+    });
     ctx->save_for_backward({q, k, v, out, lse, cu_seqlens});
     ctx->saved_data["causal"] = causal;
     ctx->saved_data["scale"] = scale;

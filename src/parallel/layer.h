@@ -65,6 +65,8 @@ class Layer {
   /// Changes the flow in place. Must not change a tensor of the flow in place: others may hold it.
   virtual void forward(Flow& flow) const = 0;
   virtual Cost cost(const FlowSize& size) const = 0;
+  /// Pieces of it that selective recompute can choose (parallel/segments.h), by their names.
+  virtual std::vector<std::string> modules() const { return {}; }
 
   const std::string& name() const { return name_; }  ///< path on the hub, e.g. "model.layers.3"
   const std::string& part() const { return part_; }

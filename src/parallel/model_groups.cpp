@@ -16,6 +16,17 @@ int64_t ModelGroups::tensor_rank() const { return rank_in(tensor); }
 int64_t ModelGroups::context_size() const { return size_of(context); }
 int64_t ModelGroups::context_rank() const { return rank_in(context); }
 
+bool ModelGroups::shares_pictures_over_data() const {
+  return balance_vision == BalanceVision::kData && size_of(pictures) > 1;
+}
+
+ModelGroups ModelGroups::with_own_pictures() const {
+  auto groups = *this;
+  if (groups.balance_vision == BalanceVision::kData)
+    groups.balance_vision = BalanceVision::kContext;
+  return groups;
+}
+
 ModelGroups model_groups(ProcessContext& process, const ParallelOptions& options) {
   return {.tensor = &process.group(kTensorGroup),
           .sequence = options.sequence,
@@ -23,7 +34,11 @@ ModelGroups model_groups(ProcessContext& process, const ParallelOptions& options
           .ulysses = &process.group(kUlyssesGroup),
           .ring = &process.group(kRingGroup),
           .vision_context = options.vision_context,
-          .balance_vision = options.balance_vision};
+          .balance_vision = options.balance_vision,
+          // with connections of its own: the gradients' sums run beside
+          .pictures = options.balance_vision == BalanceVision::kData
+                          ? &process.group(kGradientGroup, "pictures")
+                          : nullptr};
 }
 
 }  // namespace triptych

@@ -24,11 +24,16 @@ struct ModelGroups {
   /// How an encoder's pictures lie over the context ranks; only read where there are several.
   VisionContext vision_context{};
   BalanceVision balance_vision{};
+  /// Ranks that share out their pictures: data x context, with balance_vision = "data"; else null.
+  Group* pictures = nullptr;
 
   int64_t tensor_size() const;
   int64_t tensor_rank() const;
   int64_t context_size() const;
   int64_t context_rank() const;
+  bool shares_pictures_over_data() const;
+  /// For a run that not all data ranks make alike (evaluation): pictures stay where they are read.
+  ModelGroups with_own_pictures() const;
   /// Whether hidden states between matrices are parts of the tokens (TP-SP).
   bool split_tokens() const { return sequence && tensor_size() > 1; }
 };

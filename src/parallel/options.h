@@ -147,6 +147,7 @@ struct RecomputeOptions {
   RecomputeMethod method = RecomputeMethod::kBlock;
   std::vector<std::string> modules = {"mlp_act", "norm"};
   bool keep_attention = false, offload = false;
+  int64_t offload_min_bytes = int64_t{1} << 20;
   std::optional<RecomputePartOptions> vision, text;
 
   static constexpr auto fields() {
@@ -163,6 +164,8 @@ struct RecomputeOptions {
               "selective: mlp_act, norm, qkv_rope, attention, mlp, or globs on layer names."),
         field("keep_attention", &O::keep_attention, "full, but attention outputs are kept."),
         field("offload", &O::offload, "Activations kept for backward go to host memory."),
+        field("offload_min_bytes", &O::offload_min_bytes, at_least(1),
+              "offload: smaller tensors stay on the device."),
         field("vision", &O::vision, "The same keys for the vision tower."),
         field("text", &O::text, "The same keys for the text model."));
   }

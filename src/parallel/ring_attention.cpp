@@ -15,6 +15,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "kernels/kept_results.h"
 #include "parallel/ring_exchange.h"
 
 namespace triptych {
@@ -136,25 +137,30 @@ struct RingRun : torch::CustomClassHolder {
   }
 };
 
+/// Attention over the parts of all ranks, one after the other: out in q's dtype, and lse.
+KeptResults::Pair attend_around(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                const RingRun& run) {
+  Joined joined;
+  auto kv = at::stack({k, v});
+  for (int64_t j = 0; j < run.size(); ++j) {
+    RingHop next;
+    if (j + 1 < run.size()) next = RingHop(kv, run.shape(j + 1, k), run.ring, "keys, values");
+    const auto block = run.block(j, q.device());
+    joined.add(attention_block(block.queries.of(q), block.keys.of(kv[0]), block.keys.of(kv[1]),
+                               block.queries.bounds, block.keys.bounds, run.block_options(block)),
+               block.queries);
+    if (j + 1 < run.size()) kv = next.wait();
+  }
+  return {joined.out().to(q.scalar_type()), joined.lse()};
+}
+
 class RingAttention : public torch::autograd::Function<RingAttention> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, const c10::intrusive_ptr<RingRun>& run) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    Joined joined;
-    auto kv = at::stack({k, v});
-    for (int64_t j = 0; j < run->size(); ++j) {
-      RingHop next;
-      if (j + 1 < run->size()) next = RingHop(kv, run->shape(j + 1, k), run->ring, "keys, values");
-      const auto block = run->block(j, q.device());
-      joined.add(
-          attention_block(block.queries.of(q), block.keys.of(kv[0]), block.keys.of(kv[1]),
-                          block.queries.bounds, block.keys.bounds, run->block_options(block)),
-          block.queries);
-      if (j + 1 < run->size()) kv = next.wait();
-    }
-    const auto out = joined.out().to(q.scalar_type());
-    ctx->save_for_backward({q, k, v, out, joined.lse()});
+    const auto [out, lse] = kept_or_computed([&] { return attend_around(q, k, v, *run); });
+    ctx->save_for_backward({q, k, v, out, lse});
     ctx->saved_data["run"] = c10::IValue::make_capsule(run);
     return out;
   }

@@ -231,4 +231,26 @@ at::Tensor gather_dim(const at::Tensor& x, int64_t dim, const std::vector<int64_
   return SplitOrGather<false>::apply(x, dim, sizes, as_number(&group));
 }
 
+std::vector<std::vector<int64_t>> gather_lists(const std::vector<int64_t>& mine, Group& group,
+                                               at::Device device) {
+  if (group.size() == 1) return {mine};
+  const auto gathered_of = [&](const at::Tensor& part) {
+    const auto whole = at::empty({group.size() * part.size(0)}, part.options());
+    group.all_gather_into(whole, part, "lists");
+    return whole.cpu();
+  };
+  const auto length = at::empty({1}, at::kLong).fill_(static_cast<int64_t>(mine.size()));
+  const auto lengths = gathered_of(length.to(device));
+  const auto* count = lengths.const_data_ptr<int64_t>();
+  const auto most = lengths.max().item<int64_t>();
+  auto padded = at::zeros({most}, at::kLong);
+  std::copy(mine.begin(), mine.end(), padded.mutable_data_ptr<int64_t>());
+  const auto all = gathered_of(padded.to(device));
+  const auto* values = all.const_data_ptr<int64_t>();
+  std::vector<std::vector<int64_t>> lists;
+  for (int64_t i = 0; i < group.size(); ++i)
+    lists.emplace_back(values + i * most, values + i * most + count[i]);
+  return lists;
+}
+
 }  // namespace triptych

@@ -1,43 +1,34 @@
 #include "train/run_layers.h"
 
+#include <torch/csrc/autograd/grad_mode.h>
+
 #include <algorithm>
-#include <map>
 #include <numeric>
+#include <optional>
+#include <span>
 
 #include "kernels/memory_scope.h"
+#include "parallel/activation_offload.h"
 #include "parallel/parameter_shards.h"
 #include "parallel/recompute.h"
 #include "parallel/run_layer.h"
+#include "parallel/segments.h"
 
 namespace triptych {
 
-RecomputePlan RecomputePlan::full(const Family& family, const Model& model, int64_t count) {
-  return full(family, model, [count](const std::string&) { return count; });
+namespace {
+
+void run_group(std::span<const std::unique_ptr<Layer>> layers, const LayerRecompute& how,
+               Flow& flow, ActivationOffload* offload) {
+  std::optional<LayerScope> scope;
+  if (!how.memory.modules.empty() || how.memory.offload)
+    scope.emplace(*layers.front(), how.memory, offload);
+  const MemoryScope memory(MemoryPhase::kForward, layers.front()->name());
+  if (how.again) return forward_recomputed(layers, flow, how.keep_attention);
+  for (const auto& layer : layers) run_layer(*layer, flow);
 }
 
-RecomputePlan RecomputePlan::full(const Family& family, const Model& model,
-                                  const std::function<int64_t(const std::string& part)>& count_of) {
-  const auto whole = StageCut::whole(static_cast<int64_t>(model.layers.size()));
-  return full(family, model, whole,
-              [&](const std::string& part, int64_t /*stage*/) { return count_of(part); });
-}
-
-RecomputePlan RecomputePlan::full(
-    const Family& family, const Model& model, const StageCut& cut,
-    const std::function<int64_t(const std::string& part, int64_t stage)>& count_of) {
-  RecomputePlan plan;
-  std::map<std::pair<int64_t, std::string>, int64_t> seen;  // by virtual stage and part
-  for (size_t i = 0; i < model.layers.size(); ++i) {
-    const auto& layer = *model.layers[i];
-    const int64_t stage = cut.stage_of(static_cast<int64_t>(i));
-    const int64_t count = family.is_block(layer) ? count_of(layer.part(), stage % cut.stages) : 0;
-    auto& covered_before = seen[{stage, layer.part()}];
-    const bool covered = count < 0 || covered_before < count;
-    plan.covered_.push_back(covered);
-    if (covered) ++covered_before;
-  }
-  return plan;
-}
+}  // namespace
 
 void run_layers(const Model& model, Flow& flow, const RecomputePlan& plan,
                 const LayerObserver& observer) {
@@ -47,20 +38,25 @@ void run_layers(const Model& model, Flow& flow, const RecomputePlan& plan,
 void run_layers(const Model& model, LayerRange range, Flow& flow, const RecomputePlan& plan,
                 const LayerObserver& observer) {
   auto* shards = model.shards.get();
-  for (auto i = static_cast<size_t>(range.begin); i < static_cast<size_t>(range.end); ++i) {
+  const bool plain = plan.empty() || !at::GradMode::is_enabled();
+  if (!plain && plan.offload() != nullptr) plan.offload()->begin_pass();
+  const auto end = static_cast<size_t>(range.end);
+  for (auto i = static_cast<size_t>(range.begin); i < end;) {
+    const size_t next = plain ? i + 1 : plan.end_of_group(i, end);
     Flow before;
     if (shards != nullptr) {
       shards->before_forward(i, range);
       before = flow;
     }
-    const MemoryScope memory(MemoryPhase::kForward, model.layers[i]->name());
-    if (plan.covers(i)) {
-      forward_recomputed(*model.layers[i], flow);
-    } else {
+    if (plain) {
+      const MemoryScope memory(MemoryPhase::kForward, model.layers[i]->name());
       run_layer(*model.layers[i], flow);
+    } else {
+      run_group(std::span(model.layers).subspan(i, next - i), plan.of(i), flow, plan.offload());
     }
-    if (shards != nullptr) shards->after_forward(i, range, before, flow);
-    if (observer) observer(i, flow);
+    if (shards != nullptr) shards->after_forward(next - 1, range, before, flow);
+    if (observer) observer(next - 1, flow);
+    i = next;
   }
 }
 

@@ -44,6 +44,10 @@ void validate_parallel(const ParallelOptions& p, Problems& problems) {
                  p.tensor);
   problems.check(p.virtual_chunks == 1 || p.pipeline > 1,
                  "parallel.virtual needs parallel.pipeline > 1, got ", p.pipeline);
+  problems.check(
+      p.balance_vision != BalanceVision::kData || p.vision_context != VisionContext::kDsp,
+      "parallel.balance_vision = \"data\" shares whole pictures, "
+      "parallel.vision_context = \"dsp\" cuts them into windows; choose one");
   const std::set<Axis> axes(p.order.begin(), p.order.end());
   problems.check(axes.size() == 4 && p.order.size() == 4,
                  "parallel.order must name tensor, context, data and pipeline once each");
@@ -78,6 +82,11 @@ void validate(const RunOptions& o, Problems& problems) {
                  o.launch.timeout_s, ")");
   problems.check(o.device != DeviceKind::kNpu || !o.backend.library.empty(),
                  "device = \"npu\" needs backend.library, e.g. \"libtorch_npu.so\"");
+  problems.check(!o.parallel.balance_samples || o.train.micro_batch == 1 ||
+                     o.train.loss_average != LossAverage::kMicroBatch,
+                 "parallel.balance_samples puts other rows together in a micro-batch, which "
+                 "train.loss_average = \"micro_batch\" with train.micro_batch = ",
+                 o.train.micro_batch, " would notice; use micro_batch = 1 or another average");
   validate_data(o, problems);
   validate_parallel(o.parallel, problems);
   check_windows(o.profile.windows, "profile.windows", problems);
@@ -88,7 +97,6 @@ void check_supported(const RunOptions& o, Problems& problems) {
   const auto refuse = [&](bool given, const std::string& setting, std::string_view what) {
     if (given) problems.add(not_yet(setting, what));
   };
-  const ParallelOptions& p = o.parallel;
   refuse(o.task == Task::kDiffusion, "task = \"diffusion\"", "video generation is");
   refuse(o.model.preset.starts_with("internvl"), "model.preset = " + toml_quoted(o.model.preset),
          "InternVL models are");
@@ -98,20 +106,6 @@ void check_supported(const RunOptions& o, Problems& problems) {
          "drop path is");
   refuse(o.model.lora && o.model.lora->fused_qkv, "model.lora.fused_qkv = true",
          "one adapter for q, k and v is");
-  refuse(p.balance_vision == BalanceVision::kData, "parallel.balance_vision = \"data\"",
-         "sharing pictures over data ranks is");
-  refuse(p.balance_samples, "parallel.balance_samples = true", "sharing samples out by length is");
-  const auto recompute = [&](const RecomputeOptions& r, const std::string& name) {
-    refuse(r.policy == RecomputePolicy::kSelective, name + ".policy = \"selective\"",
-           "selective recompute is");
-    refuse(r.policy == RecomputePolicy::kFull && r.method == RecomputeMethod::kUniform,
-           name + ".method = \"uniform\"", "recompute of groups of layers is");
-    refuse(r.keep_attention, name + ".keep_attention = true", "keeping attention outputs is");
-    refuse(r.offload, name + ".offload = true", "offload of activations is");
-  };
-  recompute(o.recompute, "recompute");
-  if (o.recompute.vision) recompute(o.recompute.of_part(o.recompute.vision), "recompute.vision");
-  if (o.recompute.text) recompute(o.recompute.of_part(o.recompute.text), "recompute.text");
   refuse(o.device == DeviceKind::kNpu, "device = \"npu\"", "this device is");
   for (const auto* list : {&o.data.train, &o.data.validation}) {
     for (const DataSourceOptions& source : *list) {

@@ -80,16 +80,6 @@ ShardingSettings sharding_settings(const RunOptions& options) {
           .offload = options.optimizer.offload};
 }
 
-RecomputePlan recompute_plan(const RecomputeOptions& options, const LoadedModel& loaded) {
-  const auto count_of = [&](const std::string& part, int64_t stage) {
-    const auto of_part = options.of_part(part == "text" ? options.text : options.vision);
-    if (of_part.policy == RecomputePolicy::kNone) return int64_t{0};
-    if (const auto* count = std::get_if<int64_t>(&of_part.layers)) return *count;
-    return std::get<std::vector<int64_t>>(of_part.layers).at(static_cast<size_t>(stage));
-  };
-  return RecomputePlan::full(*loaded.family, loaded.model, loaded.cut, count_of);
-}
-
 StepSettings step_settings(const RunOptions& options, const LoadedModel& loaded,
                            at::Device device) {
   return {.loss_average = options.train.loss_average,
@@ -97,7 +87,23 @@ StepSettings step_settings(const RunOptions& options, const LoadedModel& loaded,
           .seed = static_cast<uint64_t>(options.seed),
           .device = device,
           .dtype = compute_type(options),
-          .recompute = recompute_plan(options.recompute, loaded)};
+          .recompute = make_recompute_plan(options.recompute, *loaded.family, loaded.model,
+                                           loaded.cut, device)};
+}
+
+std::function<double(int64_t tokens)> length_cost(const RunOptions& options) {
+  const auto family = read_family(model_request(options));
+  const auto model = family->build(compute_type(options));
+  const auto flop = [&](int64_t tokens) {
+    return training_flop(model,
+                         {.tokens = tokens, .mean_square_length = static_cast<double>(tokens)});
+  };
+  // a polynomial of degree 2 without a constant
+  const double one = flop(1), two = flop(2), square = two / 2 - one, linear = one - square;
+  return [linear, square](int64_t tokens) {
+    const auto n = static_cast<double>(tokens);
+    return n * (linear + square * n);
+  };
 }
 
 Schedule make_schedule(const RunOptions& options, int64_t steps) {

@@ -4,6 +4,9 @@
 
 #include <c10/core/Device.h>
 
+#include <cstdint>
+#include <functional>
+
 #include "parallel/mesh.h"
 #include "parallel/process_context.h"
 #include "parallel/sharded_optimizer.h"
@@ -32,8 +35,11 @@ ModelRequest model_request(const RunOptions& options);
 AdamWSettings adamw_settings(const OptimizerOptions& options);
 ShardingSettings sharding_settings(const RunOptions& options);
 /// @param loaded  already cut into stages.
-RecomputePlan recompute_plan(const RecomputeOptions& options, const LoadedModel& loaded);
 StepSettings step_settings(const RunOptions& options, const LoadedModel& loaded, at::Device device);
+
+/// What a sample of so many tokens costs in forward and backward, up to a factor, by the layers'
+/// own costs: what `parallel.balance_samples` shares out.
+std::function<double(int64_t tokens)> length_cost(const RunOptions& options);
 
 /// @param steps  of the whole run.
 Schedule make_schedule(const RunOptions& options, int64_t steps);

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "parallel/parameter_shards.h"
 #include "parallel/shard_groups.h"
+#include "train/recompute_plan.h"
 #include "train/run_layers.h"
 #include "train/run_setup.h"
 
@@ -40,36 +41,6 @@ std::vector<std::set<int64_t>> users_of(const Model& model, const StageCut& cut)
   return result;
 }
 
-/// Rule M16 for one part: no stage may be told to recompute more blocks than its largest piece has.
-void check_recompute(const RecomputeOptions& recompute, const std::string& part,
-                     const std::string& option, const Family& family, const Model& model,
-                     const StageCut& cut, Problems& problems) {
-  if (recompute.policy == RecomputePolicy::kNone) return;
-  const auto blocks_of = [&](int64_t rank) {
-    int64_t most = 0;
-    for (int64_t chunk = 0; chunk < cut.chunks; ++chunk) {
-      int64_t blocks = 0;
-      const auto range = cut.range(rank, chunk);
-      for (int64_t i = range.begin; i < range.end; ++i) {
-        const auto& layer = *model.layers[static_cast<size_t>(i)];
-        blocks += family.is_block(layer) && layer.part() == part ? 1 : 0;
-      }
-      most = std::max(most, blocks);
-    }
-    return most;
-  };
-  const auto* list = std::get_if<std::vector<int64_t>>(&recompute.layers);
-  if (list == nullptr) return;  // "at most so many" on every stage
-  problems.check(static_cast<int64_t>(list->size()) == cut.stages, option, " has ", list->size(),
-                 " numbers, parallel.pipeline = ", cut.stages, " needs one a stage");
-  if (static_cast<int64_t>(list->size()) != cut.stages) return;
-  for (int64_t rank = 0; rank < cut.stages; ++rank) {
-    const int64_t count = (*list)[static_cast<size_t>(rank)], has = blocks_of(rank);
-    problems.check(count <= has, option, " ", count, " exceeds the ", has, " ", part,
-                   " layers of stage ", rank, cut.chunks > 1 ? " in one chunk" : "");
-  }
-}
-
 }  // namespace
 
 StageCut cut_model(const Family& family, const Model& model, const RunOptions& options,
@@ -89,15 +60,7 @@ StageCut cut_model(const Family& family, const Model& model, const RunOptions& o
   const auto before = problems.messages().size();
   auto cut = cut_layers(layers, shape, splits, problems);
   if (problems.messages().size() > before) return cut;
-  const auto& r = options.recompute;
-  const auto of = [&](const std::optional<RecomputePartOptions>& part, const char* name,
-                      const std::string& option) {
-    const bool own = part && part->layers;
-    check_recompute(r.of_part(part), name, own ? option : "recompute.layers", family, model, cut,
-                    problems);
-  };
-  of(r.vision, "vision", "recompute.vision.layers");
-  of(r.text, "text", "recompute.text.layers");
+  check_recompute(options.recompute, family, model, cut, problems);
   return cut;
 }
 

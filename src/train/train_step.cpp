@@ -28,10 +28,25 @@ std::vector<int64_t> label_counts(const MicroBatch& batch) {
 }
 
 namespace {
-bool has_labels(const MicroBatch& batch) { return count_labels(label_counts(batch)).tokens > 0; }
+std::vector<bool> have_labels(std::span<const MicroBatch> micro_batches) {
+  std::vector<bool> result;
+  for (const auto& batch : micro_batches)
+    result.push_back(count_labels(label_counts(batch)).tokens > 0);
+  return result;
+}
 
 LayerRange all_layers(const Model& model) { return {0, static_cast<int64_t>(model.layers.size())}; }
 }  // namespace
+
+TrainStep::TrainStep(const LoadedModel& loaded, ShardedOptimizer& optimizer, Group& data,
+                     StepSettings settings, Stage* stage)
+    : loaded_(loaded),
+      optimizer_(optimizer),
+      data_(data),
+      settings_(std::move(settings)),
+      stage_(stage) {
+  if (loaded.model.shards) loaded.model.shards->gather_together(settings_.recompute.groups());
+}
 
 FlowRequest TrainStep::flow_request(int64_t step) const {
   return {.device = settings_.device,
@@ -59,13 +74,17 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
     tokens += static_cast<double>(size.tokens);
     flop += training_flop(loaded_.model, size);
   }
-  const auto sums_here =
-      at::tensor({mine.tokens, mine.samples, mine.roots, mine.micro_batches, tokens, samples, flop},
-                 at::kDouble)
-          .to(settings_.device);
+  std::vector<double> numbers{mine.tokens, mine.samples, mine.roots, mine.micro_batches,
+                              tokens,      samples,      flop};
+  const size_t of_step = numbers.size();
+  const bool together = loaded_.groups.shares_pictures_over_data();
+  for (size_t i = 0; together && i < counts.size(); ++i) numbers.push_back(counts[i].tokens);
+  const auto sums_here = at::tensor(numbers, at::kDouble).to(settings_.device);
   data_.all_reduce(sums_here, ReduceOp::kSum, "label counts");
   const auto sums = sums_here.cpu();
   const auto* sum = sums.const_data_ptr<double>();
+  computed_ = have_labels(micro_batches);
+  for (size_t i = 0; together && i < computed_.size(); ++i) computed_[i] = sum[of_step + i] > 0;
   const LabelCounts total{
       .tokens = sum[0], .samples = sum[1], .roots = sum[2], .micro_batches = sum[3]};
 
@@ -119,7 +138,7 @@ double TrainStep::compute_gradients(std::span<const MicroBatch> micro_batches, i
   double loss = 0;
   const auto request = flow_request(step);
   for (size_t i = 0; i < micro_batches.size(); ++i) {
-    if (has_labels(micro_batches[i])) {
+    if (computed_[i]) {
       const TraceScope whole("micro-batch ", trace_sink() ? fmt::format("{}", i) : std::string());
       auto flow = make_flow(micro_batches[i], weights_of(i), request);
       {
@@ -142,7 +161,7 @@ double TrainStep::compute_gradients(std::span<const MicroBatch> micro_batches, i
 double TrainStep::compute_in_pipeline(std::span<const MicroBatch> micro_batches, int64_t step,
                                       const WeightsOf& weights_of) {
   const auto request = flow_request(step);
-  auto work = stage_work(micro_batches, request, weights_of);
+  auto work = stage_work(micro_batches, request, weights_of, computed_);
   double loss = 0;
   work.loss = [&](int64_t /*micro_batch*/, const Flow& flow) {
     const auto& part = flow.at(loaded_.family->loss_field());
@@ -169,10 +188,11 @@ double TrainStep::compute_in_pipeline(std::span<const MicroBatch> micro_batches,
 
 /// Without `loss`, which belongs to the caller.
 PipelineWork TrainStep::stage_work(std::span<const MicroBatch> micro_batches,
-                                   const FlowRequest& request, const WeightsOf& weights_of) const {
+                                   const FlowRequest& request, const WeightsOf& weights_of,
+                                   std::vector<bool> computed) const {
   PipelineWork work;
-  work.computes = [micro_batches](int64_t i) {
-    return has_labels(micro_batches[static_cast<size_t>(i)]);
+  work.computes = [computed = std::move(computed)](int64_t i) {
+    return computed[static_cast<size_t>(i)];
   };
   work.make_flow = [=, this, &request](int64_t micro_batch) {
     const auto i = static_cast<size_t>(micro_batch);
@@ -214,7 +234,7 @@ NonfinitePlace TrainStep::nonfinite_layer(std::span<const MicroBatch> micro_batc
     }
     return found;
   }
-  auto work = stage_work(micro_batches, request, no_weights);
+  auto work = stage_work(micro_batches, request, no_weights, computed_);
   work.run_layers = [&](int64_t chunk, int64_t /*micro_batch*/, Flow& flow) {
     run_layers(loaded_.model, stage_->range(chunk), flow, {}, look);
   };
@@ -253,10 +273,11 @@ LossSum TrainStep::evaluate(std::span<const MicroBatch> micro_batches) {
     }
     return sum;
   }
-  const FlowRequest request{
-      .device = settings_.device, .dtype = settings_.dtype, .groups = loaded_.groups};
+  const FlowRequest request{.device = settings_.device,
+                            .dtype = settings_.dtype,
+                            .groups = loaded_.groups.with_own_pictures()};
   const WeightsOf no_weights = [](size_t) { return std::vector<double>(); };
-  auto work = stage_work(micro_batches, request, no_weights);
+  auto work = stage_work(micro_batches, request, no_weights, have_labels(micro_batches));
   work.run_layers = [&](int64_t chunk, int64_t /*micro_batch*/, Flow& flow) {
     run_layers(loaded_.model, stage_->range(chunk), flow);
   };
@@ -280,8 +301,10 @@ LossSum evaluate_loss(const LoadedModel& loaded, const MicroBatch& batch,
     if (loaded.model.shards) loaded.model.shards->idle_forward(all_layers(loaded.model));
     return sum;
   }
-  auto flow = loaded.family->make_flow(
-      batch, {}, {.device = settings.device, .dtype = settings.dtype, .groups = loaded.groups});
+  auto flow = loaded.family->make_flow(batch, {},
+                                       {.device = settings.device,
+                                        .dtype = settings.dtype,
+                                        .groups = loaded.groups.with_own_pictures()});
   run_layers(loaded.model, flow);
   sum.loss = flow.at(loaded.family->loss_field()).item<double>();
   return sum;

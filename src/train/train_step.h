@@ -58,12 +58,7 @@ class TrainStep {
   /// @param stage  this rank's part of a pipeline; null: all layers are here.
   /// All must outlive this.
   TrainStep(const LoadedModel& loaded, ShardedOptimizer& optimizer, Group& data,
-            StepSettings settings, Stage* stage = nullptr)
-      : loaded_(loaded),
-        optimizer_(optimizer),
-        data_(data),
-        settings_(std::move(settings)),
-        stage_(stage) {}
+            StepSettings settings, Stage* stage = nullptr);
 
   /// @param micro_batches  this rank's; the same number on every rank.
   /// @param step           number of this step, from 1.
@@ -94,7 +89,7 @@ class TrainStep {
   double compute_in_pipeline(std::span<const MicroBatch> micro_batches, int64_t step,
                              const WeightsOf& weights_of);
   PipelineWork stage_work(std::span<const MicroBatch> micro_batches, const FlowRequest& request,
-                          const WeightsOf& weights_of) const;
+                          const WeightsOf& weights_of, std::vector<bool> computed) const;
   NonfinitePlace nonfinite_layer(std::span<const MicroBatch> micro_batches, int64_t step);
 
   const LoadedModel& loaded_;
@@ -102,6 +97,9 @@ class TrainStep {
   Group& data_;
   StepSettings settings_;
   Stage* stage_ = nullptr;
+  /// Which micro-batches of the step are computed: those with labels, here or, where data ranks
+  /// share pictures, on any of them, since all must take part then.
+  std::vector<bool> computed_;
 };
 
 /// Label tokens of each sample of a micro-batch, in the order of rows and samples.

@@ -74,6 +74,12 @@ class Trainer {
             .global_batch = global_batch,
             .micro_batch = options_.train.micro_batch};
   }
+  LoaderLayout training_layout() const {
+    auto made = layout(options_.train.global_batch);
+    if (options_.parallel.balance_samples && data_group_.size() > 1)
+      made.cost = length_cost(options_);
+    return made;
+  }
 
   ProcessContext& process_;
   const RunOptions& options_;
@@ -142,8 +148,7 @@ Trainer::Trainer(ProcessContext& process, const ResolvedRun& run,
       dataset_(open_dataset(options_.data.train, {})),
       validation_(open_validation(options_)),
       loader_(dataset_, *processor_, loader_options(options_.data),
-              static_cast<uint64_t>(options_.seed), layout(options_.train.global_batch),
-              state_.data),
+              static_cast<uint64_t>(options_.seed), training_layout(), state_.data),
       steps_(count_steps(options_.train, loader_)),
       loaded_((loader_.start(), load_counted(process, options_, device_))),
       stage_(Stage::make(process, options_, loaded_, device_)),

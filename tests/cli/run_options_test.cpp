@@ -126,16 +126,33 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     NotBuiltYet, WrongRun,
     testing::Values(
-        Wrong{"recompute.policy=selective",
-              "recompute.policy = \"selective\": selective recompute"},
-        Wrong{"recompute.text.offload=true", "recompute.text.offload = true: offload of activ"},
         Wrong{"task=diffusion", "task = \"diffusion\": video generation is not in this build yet"},
         Wrong{"model.preset=internvl2_8b", "model.preset = \"internvl2_8b\": InternVL models"},
         Wrong{"data.train.0.format=internvl", "data: format = \"internvl\": this format is not"}));
 
+TEST(RunOptions, BalancesThatContradictOtherSettingsAreRefused) {
+  EXPECT_THAT(
+      [] {
+        read_run_options(
+            {.assignments = with({"parallel.balance_vision=data", "parallel.vision_context=dsp"})});
+      },
+      ThrowsMessage<UsageError>(
+          HasSubstr("shares whole pictures, parallel.vision_context = \"dsp\" cuts them")));
+  EXPECT_THAT(
+      [] {
+        read_run_options(
+            {.assignments = with({"parallel.balance_samples=true", "train.micro_batch=2",
+                                  "train.global_batch=4", "train.loss_average=micro_batch"})});
+      },
+      ThrowsMessage<UsageError>(
+          HasSubstr("parallel.balance_samples puts other rows together in a micro-batch")));
+}
+
 TEST(RunOptions, SupportedSettingsPass) {
   EXPECT_NO_THROW(read_run_options(
       {.assignments = with({"parallel.zero=0", "recompute.policy=full", "recompute.layers=3",
+                            "recompute.text.policy=selective", "recompute.offload=true",
+                            "parallel.balance_vision=data", "parallel.balance_samples=true",
                             "device=cuda", "train.epochs=1.5"})}));
 }
 

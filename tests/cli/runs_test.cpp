@@ -229,6 +229,33 @@ TEST_F(Runs, TwoProcessesComputeWhatOneDoes) {
   for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], changed[i], 1e-5);
 }
 
+// Data ranks order a step's samples by cost and encode each other's pictures, keeping less for
+// backward: losses, validation and a resumed run are those of one process that does nothing of it.
+TEST_F(Runs, DataRanksShareSamplesAndPictures) {
+  const std::string fp32 = "weights = \"random\"\nprecision = \"fp32\"";
+  const auto validated = fmt::format(
+      " --set data.validation.0.path={}/data/held_out.jsonl --set train.validate_every=6",
+      made.string());
+  const std::string shared =
+      " --nproc 2 --set parallel.balance_vision=data --set parallel.balance_samples=true"
+      " --set recompute.policy=full --set recompute.method=uniform --set recompute.layers=2"
+      " --set recompute.offload=true --set recompute.offload_min_bytes=64";
+  train(run_file("one", "", fp32), validated);
+  const auto file = run_file("two", "", fp32);
+  train(file, validated + shared + " --set train.steps=4");
+  train(file, validated + shared);
+  const auto one = losses(rows("one")), two = losses(rows("two"));
+  ASSERT_EQ(one.size(), two.size());
+  for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], two[i], 1e-5) << "step " << i + 1;
+  const auto validation = [&](const std::string& name) {
+    double loss = 0;
+    for (const auto& row : rows(name)) loss = row.value("validation_loss", loss);
+    return loss;
+  };
+  EXPECT_GT(validation("one"), 0);
+  EXPECT_NEAR(validation("one"), validation("two"), 1e-5);
+}
+
 // Tensor ranks read, train and save parts; files and losses are those of one process.
 TEST_F(Runs, TensorRanksComputeWhatOneProcessDoes) {
   const auto model = model_with_even_heads();

@@ -1,11 +1,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <set>
 #include <string>
 #include <thread>
@@ -15,6 +17,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "data/loader.h"
+#include "data/row_balance.h"
 
 namespace triptych {
 namespace {
@@ -164,6 +167,60 @@ TEST_F(Loaders, AStepHoldsTheSameRowsInEveryLayout) {
       EXPECT_EQ(global_steps(data, other, ranks, micro_batch, 10), want) << ranks << micro_batch;
     }
   }
+}
+
+TEST_F(Loaders, BalancedStepsHoldTheSameRowsAtBetterPlaces) {
+  const auto data = dataset(80, {}, 2);
+  const LoaderOptions options{.max_length = 64, .packing = false, .workers = 2};
+  const auto cost = [](int64_t tokens) { return static_cast<double>(tokens * tokens); };
+  constexpr int64_t kBatch = 24, kSteps = 5;
+  for (const auto& [ranks, micro_batch] :
+       std::vector<std::pair<int64_t, int64_t>>{{2, 1}, {3, 2}, {4, 3}}) {
+    const CountingProcessor processor;
+    Loader plain(data, processor, options, 5, {0, 1, kBatch, kBatch});
+    std::vector<std::unique_ptr<Loader>> loaders;
+    for (int64_t rank = 0; rank < ranks; ++rank) {
+      LoaderLayout layout{rank, ranks, kBatch, micro_batch};
+      layout.cost = cost;
+      loaders.push_back(std::make_unique<Loader>(data, processor, options, 5, layout));
+    }
+    for (int64_t step = 0; step < kSteps; ++step) {
+      std::multiset<uint64_t> want, got;
+      for (const auto& row : rows_of(plain.next_step())) want.insert(row.begin(), row.end());
+      std::vector<double> loads;
+      for (const auto& loader : loaders) {
+        loads.push_back(0);
+        const auto batch = loader->next_step();
+        EXPECT_EQ(batch.micro_batches.size(), kBatch / (ranks * micro_batch));
+        double before = 1e9;
+        for (const auto& micro_batch_rows : batch.micro_batches) {
+          EXPECT_EQ(micro_batch_rows.rows.size(), micro_batch);
+          for (const auto& row : micro_batch_rows.rows) {
+            const auto& sample = row.samples.front();
+            const double here = cost(static_cast<int64_t>(sample.tokens.size()));
+            EXPECT_LE(here, before);
+            before = here;
+            loads.back() += here;
+            got.insert(sample.index);
+          }
+        }
+        EXPECT_EQ(loader->state(), plain.state());
+      }
+      EXPECT_EQ(got, want);
+      // Lengths of 2 to 61: 8 rows or more a rank come within a small part of the dearest row.
+      const auto [least, most] = std::minmax_element(loads.begin(), loads.end());
+      EXPECT_LE(*most - *least, 61.0 * 61.0 / 2) << ranks;
+    }
+  }
+}
+
+TEST(RowBalance, GivesEveryRankAsManyRows) {
+  const std::vector<double> costs{1, 9, 1, 1, 8, 1, 1, 2};
+  // 9 | 8; then 2 to the second; then 1s: first, second, ... as the sums say
+  const auto row_at = balance_rows(costs, 2, 2);
+  EXPECT_THAT(row_at, ElementsAre(1, 0, 4, 7, 2, 5, 3, 6));
+  EXPECT_THAT([&] { balance_rows(costs, 3, 1); },
+              ThrowsMessage<Error>(HasSubstr("8 rows for 3 ranks")));
 }
 
 TEST_F(Loaders, EverySampleOnceAnEpochWithItsPlaceAsIndex) {

@@ -26,7 +26,8 @@ inline constexpr char kRankPatches[] =
                             // cu_frames counts the patches of all
 inline constexpr char kVisionDropoutKeys[] =
     "vision.dropout_keys";  // [P] int64, window order; only with adapter dropout
-// context ranks that share pictures: features go to the ranks whose tokens they are
+// ranks that share pictures (context, or data x context): features go to those whose tokens they
+// are
 inline constexpr char kRouteRows[] = "vision.route_rows";        // int64: cells to send, by rank
 inline constexpr char kRouteSend[] = "vision.route_send";        // host [ranks] int64: how many
 inline constexpr char kRouteReceive[] = "vision.route_receive";  // host [ranks] int64

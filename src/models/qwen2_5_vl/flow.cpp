@@ -3,6 +3,7 @@
 #include <ATen/ops/arange.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
 #include "models/qwen2_5_vl/fields.h"
@@ -11,7 +12,6 @@
 #include "models/qwen2_5_vl/vision_share.h"
 #include "parallel/group.h"
 #include "parallel/sequence_split.h"
-#include "parallel/work_share.h"
 
 namespace triptych::qwen2_5_vl {
 
@@ -41,16 +41,6 @@ ContextShare share_tokens(const TokenLists& all, const ModelGroups& groups) {
   for (size_t i = 0; i < share.rows.size(); ++i)
     share.local_row[static_cast<size_t>(share.rows[i])] = static_cast<int64_t>(i);
   return share;
-}
-
-/// How features reach the ranks whose tokens they are. Returns the row of each own placeholder's.
-std::vector<int64_t> add_route(Flow& flow, const VisionShare& vision, const ContextShare& share,
-                               int64_t cells, const FlowSettings& settings) {
-  const auto plan = plan_route(vision.held, share.needed, cells, settings.groups.context_rank());
-  flow.set(field::kRouteRows, host_tensor(plan.rows).to(settings.device));
-  flow.set(field::kRouteSend, host_tensor(plan.send));
-  flow.set(field::kRouteReceive, host_tensor(plan.receive));
-  return plan.arrival;
 }
 
 }  // namespace
@@ -83,11 +73,18 @@ Flow make_flow(const Options& options, std::span<const SampleView> samples,
   }
 
   std::vector<int64_t> feature_places;
-  if (!grids.empty()) {
+  if (groups.shares_pictures_over_data()) {
+    std::vector<int64_t> own_cells(static_cast<size_t>(split ? 0 : cells));
+    std::iota(own_cells.begin(), own_cells.end(), int64_t{0});
+    feature_places = add_shared_pictures(
+        flow, options, Media(samples, options.vision),
+        split ? share.needed[static_cast<size_t>(groups.context_rank())] : own_cells, settings);
+  } else if (!grids.empty()) {
     auto vision = share_vision(grids, options.vision, groups.context_size(), groups.context_rank(),
                                groups.vision_context, groups.balance_vision);
     if (vision.split != VisionSplit::kNone)
-      feature_places = add_route(flow, vision, share, cells, settings);
+      feature_places =
+          add_route(flow, vision, share.needed, cells, groups.context_rank(), settings);
     if (settings.vision)
       add_vision(flow, options.vision, Media(samples, options.vision), std::move(vision), settings);
   }

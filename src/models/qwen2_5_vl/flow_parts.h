@@ -30,9 +30,20 @@ int64_t padding(int64_t count, const ModelGroups& groups);
 /// Where the cells of each picture or video of a micro-batch come from.
 class Media {
  public:
+  struct Medium {
+    MediaGrid grid;
+    std::span<const float> rows;  ///< empty: another rank has them
+    uint64_t sample = 0;
+    int64_t first_patch = 0, first_cell = 0;  ///< in the sample; in the micro-batch
+  };
+
+  explicit Media(const VisionOptions& options);  ///< none yet
   Media(std::span<const SampleView> samples, const VisionOptions& options);
+  /// Behind those that are there; finds its first cell.
+  void add(Medium medium);
 
   int64_t cells() const { return cells_; }
+  const std::vector<Medium>& list() const { return list_; }
 
   /// Pixels of these cells [P, F], in their order; zeros behind them, up to P patches.
   at::Tensor pixels(const std::vector<int64_t>& cells, int64_t P) const;
@@ -43,11 +54,6 @@ class Media {
                           const FlowSettings::DropoutKey& key) const;
 
  private:
-  struct Medium {
-    std::span<const float> rows;
-    uint64_t sample;
-    int64_t first_patch, first_cell;  ///< in the sample; in the micro-batch
-  };
   const Medium& of_cell(int64_t cell) const;
 
   int64_t M_, F_, cells_ = 0;
@@ -55,8 +61,25 @@ class Media {
 };
 
 /// The fields of the vision tower.
+/// @param pixels_PF  of the share's cells, where another rank has read some; undefined: the
+/// media's.
 void add_vision(Flow& flow, const VisionOptions& options, const Media& media, VisionShare share,
-                const FlowSettings& settings);
+                const FlowSettings& settings, const at::Tensor& pixels_PF = {});
+
+/// How features reach the ranks whose tokens they are. Returns the row of each own placeholder's.
+/// @param needed  cells that stand among each rank's tokens
+std::vector<int64_t> add_route(Flow& flow, const VisionShare& vision,
+                               const std::vector<std::vector<int64_t>>& needed, int64_t cells,
+                               int64_t rank, const FlowSettings& settings);
+
+/// balance_vision = "data": the fields of the vision tower, and the route of its features, with
+/// whole pictures shared out over the data and context ranks. All of these take part in every
+/// exchange, whatever they have.
+/// @param needed  own placeholders' cells, in the order of tokens
+/// @return        as add_route
+std::vector<int64_t> add_shared_pictures(Flow& flow, const Options& options, const Media& own,
+                                         const std::vector<int64_t>& needed,
+                                         const FlowSettings& settings);
 
 /// What is known of each token, of the whole packed row or, after `keep`, of some of it.
 struct TokenLists {

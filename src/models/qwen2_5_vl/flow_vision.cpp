@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sin.h>
@@ -16,17 +17,23 @@
 
 namespace triptych::qwen2_5_vl {
 
-Media::Media(std::span<const SampleView> samples, const VisionOptions& options)
-    : M_(options.cell_patches()), F_(options.patch_dim()) {
+Media::Media(const VisionOptions& options) : M_(options.cell_patches()), F_(options.patch_dim()) {}
+
+void Media::add(Medium medium) {
+  medium.first_cell = cells_;
+  cells_ += medium.grid.patches() / M_;
+  list_.push_back(medium);
+}
+
+Media::Media(std::span<const SampleView> samples, const VisionOptions& options) : Media(options) {
   for (const auto& sample : samples) {
     int64_t patches = 0;  // of the sample
     for (const auto& medium : sample.media) {
       require(static_cast<int64_t>(medium.rows.size()) == medium.grid.patches() * F_, "grid ",
               medium.grid.t, " x ", medium.grid.h, " x ", medium.grid.w, " needs ", F_,
               " values a patch, got ", medium.rows.size(), " values");
-      list_.push_back({medium.rows, sample.index, patches, cells_});
+      add({medium.grid, medium.rows, sample.index, patches});
       patches += medium.grid.patches();
-      cells_ += medium.grid.patches() / M_;
     }
   }
 }
@@ -89,13 +96,16 @@ void pad_cells(VisionShare& share, int64_t M, const ModelGroups& groups) {
 }  // namespace
 
 void add_vision(Flow& flow, const VisionOptions& options, const Media& media, VisionShare share,
-                const FlowSettings& settings) {
+                const FlowSettings& settings, const at::Tensor& pixels_PF) {
   const int64_t M = options.cell_patches();
   pad_cells(share, M, settings.groups);
   const auto& index = share.index;
   const auto P = static_cast<int64_t>(index.rows.size());
-  if (settings.pixels)
+  if (pixels_PF.defined()) {
+    flow.set(field::kPixels, at::constant_pad_nd(pixels_PF, {0, 0, 0, P - pixels_PF.size(0)}));
+  } else if (settings.pixels) {
     flow.set(field::kPixels, media.pixels(share.cells, P).to(settings.device, settings.dtype));
+  }
 
   // Half of the head dim turns with the row, half with the column; the tables follow the windows'
   // order.

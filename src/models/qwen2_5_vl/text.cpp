@@ -19,6 +19,7 @@
 #include "nn/tensor_region.h"
 #include "nn/vocabulary.h"
 #include "parallel/context_attention.h"
+#include "parallel/segments.h"
 
 namespace triptych::qwen2_5_vl {
 
@@ -59,12 +60,20 @@ class DecoderLayer : public Layer {
 
   void forward(Flow& flow) const override {
     const auto& x_TD = flow.at(field::kHidden);
-    const auto& keys_T = flow.get(field::kDropoutKeys);
-    const auto [h_TD, y_TD] = post_attention_layernorm_.forward_sum(
-        x_TD, attention(region_.enter(input_layernorm_.forward(x_TD)), flow, keys_T));
-    const auto z_TD = region_.enter(y_TD);
-    const auto act_TI = swiglu(gate_proj_.forward(z_TD, keys_T), up_proj_.forward(z_TD, keys_T));
-    flow.set(field::kHidden, h_TD + down_proj_.forward(act_TI, keys_T));
+    const auto a_TD =
+        run_piece("attention", x_TD, flow,
+                  [this](const at::Tensor& x, const Flow& side) { return attention(x, side); });
+    const auto [h_TD, y_TD] = post_attention_layernorm_.forward_sum(x_TD, a_TD);
+    can_make_again("norm", y_TD, h_TD,
+                   [this](const at::Tensor& h) { return post_attention_layernorm_.forward(h); });
+    flow.set(field::kHidden,
+             h_TD + run_piece("mlp", y_TD, flow, [this](const at::Tensor& y, const Flow& side) {
+               return mlp(y, side);
+             }));
+  }
+
+  std::vector<std::string> modules() const override {
+    return {"norm", "qkv_rope", "attention", "mlp_act", "mlp"};
   }
 
   Cost cost(const FlowSize& size) const override {
@@ -112,17 +121,47 @@ class DecoderLayer : public Layer {
     }
   }
 
-  at::Tensor attention(const at::Tensor& y_TD, const Flow& flow, const at::Tensor& keys_T) const {
+  /// All tokens of a norm's result, for the split layers.
+  at::Tensor enter(const at::Tensor& y_TD) const {
+    const auto z_TD = region_.enter(y_TD);
+    can_make_again("norm", z_TD, y_TD, [this](const at::Tensor& y) { return region_.enter(y); });
+    return z_TD;
+  }
+
+  /// q, k and v, turned by their positions.
+  std::vector<at::Tensor> project(const at::Tensor& z_TD, const Flow& flow) const {
     const int64_t K = options_.head_dim();
-    const auto [q_THK, k_TGK] = rotary_qk(q_proj_.forward(y_TD, keys_T).unflatten(-1, {-1, K}),
-                                          k_proj_.forward(y_TD, keys_T).unflatten(-1, {-1, K}),
+    const auto& keys_T = flow.get(field::kDropoutKeys);
+    const auto [q_THK, k_TGK] = rotary_qk(q_proj_.forward(z_TD, keys_T).unflatten(-1, {-1, K}),
+                                          k_proj_.forward(z_TD, keys_T).unflatten(-1, {-1, K}),
                                           flow.at(field::kCos), flow.at(field::kSin));
-    const auto v_TGK = v_proj_.forward(y_TD, keys_T).unflatten(-1, {-1, K});
+    return {q_THK, k_TGK, v_proj_.forward(z_TD, keys_T).unflatten(-1, {-1, K})};
+  }
+
+  at::Tensor attention(const at::Tensor& x_TD, const Flow& flow) const {
+    const auto y_TD = input_layernorm_.forward(x_TD);
+    can_make_again("norm", y_TD, x_TD,
+                   [this](const at::Tensor& x) { return input_layernorm_.forward(x); });
+    const auto z_TD = enter(y_TD);
+    const auto qkv = project(z_TD, flow);
+    can_make_again("qkv_rope", qkv, {z_TD}, flow,
+                   [this](const auto& z, const Flow& side) { return project(z[0], side); });
+    const auto &q_THK = qkv[0], &k_TGK = qkv[1], &v_TGK = qkv[2];
     const auto a_THK = flow.has(field::kCacheLength)
                            ? append_and_attend(q_THK, k_TGK, v_TGK, flow)
                            : context_attention(q_THK, k_TGK, v_TGK, flow.at(field::kSampleBounds),
                                                groups_, {.causal = true});
-    return o_proj_.forward(a_THK.flatten(-2), keys_T);
+    return o_proj_.forward(a_THK.flatten(-2), flow.get(field::kDropoutKeys));
+  }
+
+  at::Tensor mlp(const at::Tensor& y_TD, const Flow& flow) const {
+    const auto& keys_T = flow.get(field::kDropoutKeys);
+    const auto z_TD = enter(y_TD);
+    const auto gate_TI = gate_proj_.forward(z_TD, keys_T), up_TI = up_proj_.forward(z_TD, keys_T);
+    const auto act_TI = swiglu(gate_TI, up_TI);
+    can_make_again("mlp_act", {act_TI}, {gate_TI, up_TI}, flow,
+                   [](const auto& in, const Flow&) { return std::vector{swiglu(in[0], in[1])}; });
+    return down_proj_.forward(act_TI, keys_T);
   }
 
   /// Generation: appends k and v to this layer's cache, then attends to all of it.

@@ -20,6 +20,7 @@
 #include "nn/tensor_region.h"
 #include "parallel/context_attention.h"
 #include "parallel/row_exchange.h"
+#include "parallel/segments.h"
 
 namespace triptych::qwen2_5_vl {
 
@@ -85,12 +86,19 @@ class VisionBlock : public Layer {
   void forward(Flow& flow) const override {
     const auto& x_PE = flow.get(field::kVisionHidden);
     if (!x_PE.defined()) return;
-    const auto& keys_P = flow.get(field::kVisionDropoutKeys);
-    const auto [h_PE, y_PE] =
-        norm2_.forward_sum(x_PE, attention(region_.enter(norm1_.forward(x_PE)), flow, keys_P));
-    const auto z_PE = region_.enter(y_PE);
-    const auto act_PI = swiglu(gate_proj_.forward(z_PE, keys_P), up_proj_.forward(z_PE, keys_P));
-    flow.set(field::kVisionHidden, h_PE + down_proj_.forward(act_PI, keys_P));
+    const auto a_PE =
+        run_piece("attention", x_PE, flow,
+                  [this](const at::Tensor& x, const Flow& side) { return attention(x, side); });
+    const auto [h_PE, y_PE] = norm2_.forward_sum(x_PE, a_PE);
+    can_make_again("norm", y_PE, h_PE, [this](const at::Tensor& h) { return norm2_.forward(h); });
+    flow.set(field::kVisionHidden,
+             h_PE + run_piece("mlp", y_PE, flow, [this](const at::Tensor& y, const Flow& side) {
+               return mlp(y, side);
+             }));
+  }
+
+  std::vector<std::string> modules() const override {
+    return {"norm", "qkv_rope", "attention", "mlp_act", "mlp"};
   }
 
   Cost cost(const FlowSize& size) const override {
@@ -137,18 +145,48 @@ class VisionBlock : public Layer {
     }
   }
 
-  at::Tensor attention(const at::Tensor& y_PE, const Flow& flow, const at::Tensor& keys_P) const {
+  /// All patches of a norm's result, for the split layers.
+  at::Tensor enter(const at::Tensor& y_PE) const {
+    const auto z_PE = region_.enter(y_PE);
+    can_make_again("norm", z_PE, y_PE, [this](const at::Tensor& y) { return region_.enter(y); });
+    return z_PE;
+  }
+
+  /// q, k and v, of which q and k are turned by their positions.
+  std::vector<at::Tensor> project(const at::Tensor& z_PE, const Flow& flow) const {
     // One product gives all q, then all k, then all v.
-    const auto qkv_P3HK = qkv_.forward(y_PE, keys_P).unflatten(-1, {3, -1, options_.head_dim()});
+    const auto qkv_P3HK = qkv_.forward(z_PE, flow.get(field::kVisionDropoutKeys))
+                              .unflatten(-1, {3, -1, options_.head_dim()});
     const auto [q_PHK, k_PHK, v_PHK] =
         split_rotary(qkv_P3HK, flow.at(field::kVisionCos), flow.at(field::kVisionSin));
+    return {q_PHK, k_PHK, v_PHK};
+  }
+
+  at::Tensor attention(const at::Tensor& x_PE, const Flow& flow) const {
+    const auto y_PE = norm1_.forward(x_PE);
+    can_make_again("norm", y_PE, x_PE, [this](const at::Tensor& x) { return norm1_.forward(x); });
+    const auto z_PE = enter(y_PE);
+    const auto qkv = project(z_PE, flow);
+    can_make_again("qkv_rope", qkv, {z_PE}, flow,
+                   [this](const auto& z, const Flow& side) { return project(z[0], side); });
+    const auto &q_PHK = qkv[0], &k_PHK = qkv[1], &v_PHK = qkv[2];
     const auto& bounds = flow.at(full_ ? field::kFrameBounds : field::kWindowBounds);
     const auto& patches = flow.get(field::kRankPatches);
     const auto a_PHK = full_ && patches.defined()
                            ? ulysses_attention(q_PHK, k_PHK, v_PHK, bounds, host_values(patches),
                                                *groups_.context, {.causal = false})
                            : varlen_attention(q_PHK, k_PHK, v_PHK, bounds, {.causal = false});
-    return proj_.forward(a_PHK.flatten(-2), keys_P);
+    return proj_.forward(a_PHK.flatten(-2), flow.get(field::kVisionDropoutKeys));
+  }
+
+  at::Tensor mlp(const at::Tensor& y_PE, const Flow& flow) const {
+    const auto& keys_P = flow.get(field::kVisionDropoutKeys);
+    const auto z_PE = enter(y_PE);
+    const auto gate_PI = gate_proj_.forward(z_PE, keys_P), up_PI = up_proj_.forward(z_PE, keys_P);
+    const auto act_PI = swiglu(gate_PI, up_PI);
+    can_make_again("mlp_act", {act_PI}, {gate_PI, up_PI}, flow,
+                   [](const auto& in, const Flow&) { return std::vector{swiglu(in[0], in[1])}; });
+    return down_proj_.forward(act_PI, keys_P);
   }
 
   VisionOptions options_;
@@ -187,11 +225,12 @@ class PatchMerger : public Layer {
     const auto y_CD = mlp2_.forward(at::gelu(mlp0_.forward(x_CM, keys_C)), keys_C);
     auto features_CD = y_CD.index_select(0, flow.at(field::kReverseIndex));
     if (flow.has(field::kRouteRows)) {  // to the ranks whose tokens they are
-      features_CD = route_rows(features_CD,
-                               {.rows = flow.at(field::kRouteRows),
-                                .send = host_values(flow.at(field::kRouteSend)),
-                                .receive = host_values(flow.at(field::kRouteReceive))},
-                               *groups_.context);
+      const RowRoute route{.rows = flow.at(field::kRouteRows),
+                           .send = host_values(flow.at(field::kRouteSend)),
+                           .receive = host_values(flow.at(field::kRouteReceive))};
+      const bool all = groups_.pictures != nullptr &&
+                       groups_.pictures->size() == static_cast<int64_t>(route.send.size());
+      features_CD = route_rows(features_CD, route, all ? *groups_.pictures : *groups_.context);
     }
     flow.set(field::kFeatures, features_CD);
     for (const char* done : {field::kVisionHidden, field::kVisionCos, field::kVisionSin})
