@@ -283,9 +283,10 @@ Json memory_peak_json(const Run& run, int file) {
   }
   Json hints = Json::array();
   const auto share = [&](const char* category) {
-    return peak->allocated > 0
-               ? static_cast<double>(by_category[category]) / static_cast<double>(peak->allocated)
-               : 0;
+    const auto found = by_category.find(category);
+    return found == by_category.end() || peak->allocated <= 0
+               ? 0
+               : static_cast<double>(found->second) / static_cast<double>(peak->allocated);
   };
   if (share("activation") > 0.3)
     hints.push_back(

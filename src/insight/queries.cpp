@@ -406,7 +406,8 @@ Json Queries::summary_document(const Scope& scope, int64_t top) const {
   out["modules"] = modules(query)["rows"];
   out["communication"] = {{"groups", comm_groups(scope)["rows"]},
                           {"links", comm_links(scope)["rows"]},
-                          {"ranks", comm_ranks(scope, "")["rows"]}};
+                          {"ranks", comm_ranks(scope, "")["rows"]},
+                          {"mismatches", calls_of(-1)->mismatches}};
   const auto idle_document = idle(scope);
   out["idle"] = {{"rows", idle_document["rows"]}, {"causes", idle_document["causes"]}};
   const auto pipe = pipeline(scope);

@@ -172,7 +172,6 @@ void Profiler::close(int64_t behind, bool cut_short) {
   if (window.settings.with_stack) header["with_stack"] = 1;
   if (window.settings.level >= 2) header["with_flops"] = 1;
   if (cut_short) header["truncated"] = true;
-  header["host_name"] = process_.host_name();
   header["mm"] = std::move(mm);
   if (!window.settings.metadata.empty())
     header["metadata"] = parse_json(window.settings.metadata, "metadata");

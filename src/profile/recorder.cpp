@@ -63,6 +63,7 @@ void Recorder::close_scope(void* scope) {
   const std::unique_ptr<OpenScope> open(static_cast<OpenScope*>(scope));
   if (!open) return;
   const int64_t now = trace_time_ns();
+  const bool in_kineto = open->kineto.isActive();
   open->kineto.end();
   const bool is_module = open->name.starts_with(kModulePrefix);
   const std::lock_guard lock(mutex_);
@@ -73,7 +74,7 @@ void Recorder::close_scope(void* scope) {
       records_.modules.push_back(
           {open->name, at::RecordFunction::currentThreadId(), open->first_node, behind});
   }
-  if (!open->kineto.isActive())
+  if (!in_kineto)
     records_.scopes.push_back({std::move(open->name), open->begin_ns, now, system_thread()});
 }
 

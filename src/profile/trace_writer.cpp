@@ -138,12 +138,13 @@ void write_trace(TraceParts parts, const fs::path& stem) {
   const auto beside = [&](const char* ending) {
     return stem.parent_path() / ("." + stem.filename().string() + ending);
   };
-  const Leftover kineto(beside(".kineto")), packed(beside(".part"));
+  const Leftover kineto(beside(".kineto")), unfinished(beside(".kineto.tmp")),
+      packed(beside(".part"));
   GzipFile file(packed.path());  // before the work: an unwritable folder is known at once
   const auto nodes = parts.collected->write(kineto.path());
   parts.collected.reset();
   require(fs::exists(kineto.path()), kineto.path().string(),
-          ": Kineto could not write its trace here");
+          ": Kineto could not write its trace here; is the disk full?");
   {
     const MappedFile mapped(kineto.path());
     const auto text = mapped.text();

@@ -37,7 +37,7 @@ TEST(Pickle, IsWhatPythonWrites) {
             std::string("\x80\x04}(\x8c\x01"
                         "a\x94](K\x01h\x00N\x88"
                         "eu.",
-                        18));
+                        19));
 }
 
 TEST(Pickle, NumbersTakeTheShortestForm) {

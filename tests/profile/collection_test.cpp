@@ -195,7 +195,7 @@ TEST_F(Collection, AFullDiskLeavesNothingBehind) {
     message = error.what();
   }
   setrlimit(RLIMIT_FSIZE, &before);
-  EXPECT_THAT(message, HasSubstr("is cut short"));
+  EXPECT_THAT(message, HasSubstr("is the disk full?"));
   EXPECT_THAT(names(), IsEmpty());
 }
 
