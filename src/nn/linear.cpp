@@ -23,6 +23,7 @@ using torch::autograd::variable_list;
 
 struct Sink : torch::CustomClassHolder {
   std::shared_ptr<WeightGradients> gradients;
+  at::Tensor weight;  ///< itself: what was saved may come back as another tensor of the same values
 };
 
 /// at::linear with the same products in backward, of which the weight's may wait.
@@ -50,7 +51,8 @@ struct SplitLinear : torch::autograd::Function<SplitLinear> {
       return at::mm(dy_TO.t(), x_TI).view(sizes);
     };
     const auto& sink = static_cast<const Sink&>(*ctx->saved_data["sink"].toCapsule());
-    if (!sink.gradients->put_off([product, weight] { accumulate_gradient(weight, product()); }))
+    if (!sink.gradients->put_off(
+            [product, leaf = sink.weight] { accumulate_gradient(leaf, product()); }))
       result[1] = product();
     return result;
   }
@@ -64,6 +66,7 @@ at::Tensor linear(const at::Tensor& x_TI, const Parameter& weight, const at::Ten
     return at::linear(x_TI, value.dim() == 2 ? value : value.flatten(1), bias_O);
   const auto sink = c10::make_intrusive<Sink>();
   sink->gradients = weight.weight_gradients;
+  sink->weight = value;
   // an input that is not there must be an empty optional, not an undefined tensor
   const auto bias = bias_O.defined() ? std::optional(bias_O) : std::nullopt;
   return SplitLinear::apply(x_TI, value, bias, sink);
