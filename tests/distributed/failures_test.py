@@ -82,6 +82,7 @@ class Failures(WithRuns):
             name = f"{way}_{technique}"
             process = self.start(name, "--nproc", "2", *settings(**layout, **ENDLESS))
             self.wait_for_step(name, 3, process)
+            time.sleep(2)  # ranks tell what they do once a second: what is asserted is the victim's own word
             victim = worker(process, 1)
             start = time.monotonic()
             harm(victim)
