@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/commands.h"
-#include "train/loaded_model.h"
+#include "train/save_model.h"
 
 namespace triptych {
 namespace {

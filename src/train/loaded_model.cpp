@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/glob.h"
 #include "base/log.h"
 #include "parallel/parameter_shards.h"
 
@@ -87,11 +88,6 @@ at::Tensor read_part(const HubFolder& folder, const std::string& stored, const P
   const auto part = at::empty(parameter.value.sizes(), dtype);
   read_part_into(folder, stored, parameter, part);
   return part.to(device);
-}
-
-/// What this rank holds, or of sharded parameters would hold; then all ranks ask alike.
-at::Tensor held_value(const LoadedModel& loaded, const Parameter& parameter) {
-  return loaded.model.shards ? loaded.model.shards->whole(parameter) : parameter.value.detach();
 }
 
 void check_tied_copy(const LoadedModel& loaded, const HubFolder& folder) {
@@ -331,75 +327,14 @@ void load_weights(LoadedModel& loaded, const std::filesystem::path& weights) {
   }
 }
 
+at::Tensor held_value(const LoadedModel& loaded, const Parameter& parameter) {
+  return loaded.model.shards ? loaded.model.shards->whole(parameter) : parameter.value.detach();
+}
+
 void set_value(const LoadedModel& loaded, Parameter& parameter, const at::Tensor& value) {
   const at::NoGradGuard no_grad;
   if (loaded.model.shards) return loaded.model.shards->store(parameter, value);
   parameter.value.detach().copy_(value);
-}
-
-TensorProvider weight_provider(const LoadedModel& loaded) {
-  return [&loaded](const std::string& stored) {
-    const auto* parameter = loaded.find(stored);
-    require(parameter != nullptr, "no parameter is stored as '", stored, "'");
-    // A frozen tensor goes out as it came in, also when it is computed with in another precision.
-    if (!parameter->trained && loaded.source && loaded.source->contains(stored))
-      return loaded.source->view(stored);
-    return whole_value(loaded, *parameter);
-  };
-}
-
-bool is_spread(const LoadedModel& loaded) {
-  return loaded.groups.tensor_size() > 1 || loaded.cut.stages > 1 || loaded.model.shards != nullptr;
-}
-
-at::Tensor whole_value(const LoadedModel& loaded, const Parameter& parameter) {
-  const auto gather = [&] {
-    return gather_whole(parameter, held_value(loaded, parameter), loaded.groups.tensor);
-  };
-  if (loaded.cut.stages == 1) return gather();
-  const bool owner = parameter.owner == loaded.pipeline->rank();
-  const auto value =
-      owner ? gather().contiguous()
-            : at::empty(parameter.full_shape,
-                        at::TensorOptions(loaded.device).dtype(parameter.value.scalar_type()));
-  loaded.pipeline->broadcast(value, parameter.owner, parameter.name);
-  return value;
-}
-
-std::vector<std::pair<std::string, at::Tensor>> adapter_tensors(const LoadedModel& loaded) {
-  std::vector<std::pair<std::string, at::Tensor>> tensors;
-  for (const auto* linear : loaded.model.linears) {
-    if (!linear->lora) continue;
-    const auto module = loaded.family->module_path(linear->path());
-    tensors.emplace_back(module + ".lora_A.weight", whole_value(loaded, *linear->lora->a_RI));
-    tensors.emplace_back(module + ".lora_B.weight", whole_value(loaded, *linear->lora->b_OR));
-  }
-  return tensors;
-}
-
-std::vector<SideFile> model_side_files(const LoadedModel& loaded) {
-  auto files = loaded.folder.empty() ? std::vector<SideFile>{} : side_files(loaded.folder);
-  if (loaded.folder.empty())
-    files.push_back({.name = "config.json", .content = dump_json(loaded.config, 2) + "\n"});
-  return files;
-}
-
-void save_model(const LoadedModel& loaded, const std::filesystem::path& folder, bool writes) {
-  if (loaded.lora) {
-    Adapter adapter{.config = *loaded.lora};
-    if (!loaded.folder.empty())
-      adapter.config.base_model = std::filesystem::absolute(loaded.folder).string();
-    for (auto& [name, tensor] : adapter_tensors(loaded)) adapter.tensors.emplace(name, tensor);
-    if (writes) save_adapter(folder, adapter);
-    return;
-  }
-  if (!writes) {  // takes part in gathering what the writing rank asks for
-    const auto provider = weight_provider(loaded);
-    for (const auto& name : loaded.layout.names()) provider(name);
-    return;
-  }
-  save_hub_folder(folder, loaded.layout, weight_provider(loaded), model_side_files(loaded),
-                  /*replace=*/true);
 }
 
 void merge_adapters(LoadedModel& loaded) {
@@ -415,25 +350,6 @@ void merge_adapters(LoadedModel& loaded) {
   std::erase_if(loaded.model.parameters,
                 [](const auto& p) { return p->name.find(".lora_") != std::string::npos; });
   loaded.lora.reset();
-}
-
-bool glob_match(std::string_view pattern, std::string_view text) {
-  size_t p = 0, t = 0, star = std::string_view::npos, mark = 0;
-  while (t < text.size()) {
-    if (p < pattern.size() && (pattern[p] == '?' || (pattern[p] != '*' && pattern[p] == text[t]))) {
-      ++p, ++t;
-    } else if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      mark = t;
-    } else if (star != std::string_view::npos) {
-      p = star + 1;
-      t = ++mark;
-    } else {
-      return false;
-    }
-  }
-  while (p < pattern.size() && pattern[p] == '*') ++p;
-  return p == pattern.size();
 }
 
 }  // namespace triptych

@@ -1,7 +1,7 @@
 #pragma once
 
 // A model with its weights: from a hub folder, from a checkpoint, or random; with parts frozen and
-// adapters put on, as the run asks. And the way back to files.
+// adapters put on, as the run asks. The way back to files: save_model.h.
 
 #include <c10/core/Device.h>
 
@@ -84,34 +84,14 @@ LoadedModel load_model(const ModelRequest& request, std::unique_ptr<Family> fami
 /// a checkpoint's `weights/`.
 void load_weights(LoadedModel& loaded, const std::filesystem::path& weights);
 
-/// Writes the model as a hub folder, or, with adapters, as a peft folder; the same whatever the
-/// layout. All ranks that hold parts of the model call it at the same time.
-/// @param writes  true on one of them.
-void save_model(const LoadedModel& loaded, const std::filesystem::path& folder, bool writes = true);
-
+/// What this rank holds, or of sharded parameters would hold; then all ranks ask alike.
+at::Tensor held_value(const LoadedModel& loaded, const Parameter& parameter);
 /// Replaces what this rank holds of a parameter.
 /// @param value  of its shape on this rank
 void set_value(const LoadedModel& loaded, Parameter& parameter, const at::Tensor& value);
 
-/// Whether other ranks hold parts of the model: then values are gathered, by all at once.
-bool is_spread(const LoadedModel& loaded);
-/// The whole value of a parameter, from the ranks that hold it. All ranks that hold parts of the
-/// model ask for the same parameters in the same order.
-at::Tensor whole_value(const LoadedModel& loaded, const Parameter& parameter);
-
-/// Whole tensors by stored name; where the model is spread, all ask for the same in the same order.
-TensorProvider weight_provider(const LoadedModel& loaded);
-/// Adapters' whole tensors by the name that peft stores.
-std::vector<std::pair<std::string, at::Tensor>> adapter_tensors(const LoadedModel& loaded);
-
 /// Adds every adapter into its base weight (W += scale * B A, in fp32, rounded once) and removes
 /// it.
 void merge_adapters(LoadedModel& loaded);
-
-/// config.json and the other files beside the weights of a saved model.
-std::vector<SideFile> model_side_files(const LoadedModel& loaded);
-
-/// Shell-style pattern: `*` any text, `?` one character.
-bool glob_match(std::string_view pattern, std::string_view text);
 
 }  // namespace triptych

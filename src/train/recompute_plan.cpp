@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "base/glob.h"
 #include "parallel/activation_offload.h"
 #include "train/loaded_model.h"
 

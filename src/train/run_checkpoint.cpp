@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "checkpoint/optimizer_state.h"
+#include "train/save_model.h"
 
 namespace triptych {
 

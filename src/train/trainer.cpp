@@ -24,6 +24,7 @@
 #include "train/run_layout.h"
 #include "train/run_log.h"
 #include "train/run_setup.h"
+#include "train/save_model.h"
 #include "train/stage.h"
 
 namespace triptych {
@@ -382,10 +383,6 @@ std::optional<Checkpoint> agree_on_resume(ProcessContext& process, const RunOpti
   if (folder.empty()) return std::nullopt;
   return open_checkpoint(folder);
 }
-
-}  // namespace
-
-namespace {
 
 int train_observed(ProcessContext& process, const ResolvedRun& run, bool overwrite,
                    const std::string& version, const StepObservers& observers) {

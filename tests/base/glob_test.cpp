@@ -1,6 +1,6 @@
-#include <gtest/gtest.h>
+#include "base/glob.h"
 
-#include "train/loaded_model.h"
+#include <gtest/gtest.h>
 
 namespace triptych {
 namespace {
