@@ -157,17 +157,8 @@ class Qwen2_5_VL : public Family {
 
   Flow decode_flow(int32_t token, const DecodeState& state,
                    const FlowRequest& request) const override {
-    auto settings = to_settings(request);
-    settings.last_logits = true;
-    const std::vector<int32_t> tokens{token};
-    const qwen::SampleView view{.tokens = tokens};
-    auto flow = qwen::make_flow(options_, std::span(&view, 1), settings);
-    const int64_t position = state.length + state.delta;
-    const auto [cos, sin] = qwen::text_rotary(
-        options_.text, {.temporal = {position}, .height = {position}, .width = {position}},
-        settings);
-    flow.set(field::kCos, cos);
-    flow.set(field::kSin, sin);
+    auto flow =
+        qwen::next_token_flow(options_, token, state.length + state.delta, to_settings(request));
     add_cache(flow, state);
     return flow;
   }

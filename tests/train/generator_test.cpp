@@ -5,6 +5,10 @@
 
 #include <map>
 
+#include "models/qwen2_5_vl/fields.h"
+#include "tiny_config.h"
+#include "train/run_layers.h"
+
 namespace triptych {
 namespace {
 
@@ -40,6 +44,24 @@ TEST(ChooseToken, TopPKeepsTheSmallestSetThatReachesIt) {
 
 TEST(ChooseToken, ColdIsNearlyGreedy) {
   EXPECT_EQ(choose_token(at::tensor({1.0F, 1.5F, 0.0F}), {.temperature = 1e-6}, {}, 0.999), 1);
+}
+
+// A model that is not trained yet may say what stands for a picture; there is none.
+TEST(Generate, APlaceholderIsAWordWhenTheModelSaysIt) {
+  const auto family = make_family(tiny_config(), "config.json", "", "max_hw");
+  const auto model = family->build(at::kFloat);
+  initialise(model.parameters, 1, at::kCPU);
+  const at::NoGradGuard no_grad;
+  auto state = family->start_decoding(8, {});
+  auto flow = family->prefill_flow({.tokens = {1, 2, 3}}, state, {});
+  run_layers(model, flow);
+  state.length = 3;
+  flow = family->decode_flow(60, state, {});
+  EXPECT_EQ(flow.at(qwen2_5_vl::field::kPlainIds).item<int64_t>(), 60);
+  run_layers(model, flow);
+  const auto logits = flow.at(family->logits_field());
+  EXPECT_EQ(logits.sizes(), (std::vector<int64_t>{1, 64}));
+  EXPECT_TRUE(logits.isfinite().all().item<bool>());
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 #include <gmock/gmock.h>
 
 #include "models/qwen2_5_vl/fields.h"
-#include "models/qwen2_5_vl/model.h"
 #include "parallel/activation_offload.h"
+#include "tiny_config.h"
 #include "train/recompute_plan.h"
 #include "train/run_layers.h"
 
@@ -16,28 +16,6 @@ namespace triptych {
 namespace {
 
 namespace qwen = qwen2_5_vl;
-
-Json tiny_config() {
-  auto options = qwen::preset("qwen2_5_vl_3b");
-  options.vision.depth = 2;
-  options.vision.hidden_size = options.vision.out_hidden_size = 32;
-  options.vision.intermediate_size = 44;
-  options.vision.num_heads = 2;
-  options.vision.fullatt_block_indexes = {1};
-  options.text.vocab_size = 64;
-  options.text.hidden_size = 32;
-  options.text.intermediate_size = 48;
-  options.text.num_hidden_layers = 2;
-  options.text.num_attention_heads = 4;
-  options.text.num_key_value_heads = 2;
-  options.text.mrope_section = {1, 1, 2};
-  options.text.initializer_range = 0.1;
-  options.ids.image = 60;
-  options.ids.video = 61;
-  options.ids.vision_start = 62;
-  options.ids.vision_end = 63;
-  return qwen::make_config(options);
-}
 
 MicroBatch small_batch() {
   Sample picture{.index = 3, .tokens = {1, 62, 60, 60, 60, 60, 60, 60, 63, 5, 6, 7}};

@@ -113,4 +113,19 @@ Flow make_flow(const Options& options, std::span<const SampleView> samples,
   return flow;
 }
 
+Flow next_token_flow(const Options& options, int32_t token, int64_t position,
+                     const FlowSettings& settings) {
+  TokenLists one;
+  one.ids = {token};
+  one.positions = {.temporal = {position}, .height = {position}, .width = {position}};
+  Flow flow;
+  add_words(flow, one, {}, settings.device);
+  const auto [cos, sin] = text_rotary(options.text, one.positions, settings);
+  flow.set(field::kSampleBounds, host_tensor({0, 1}));
+  flow.set(field::kCos, cos);
+  flow.set(field::kSin, sin);
+  flow.set(field::kLogitRows, host_tensor({0}).to(settings.device));
+  return flow;
+}
+
 }  // namespace triptych::qwen2_5_vl

@@ -58,6 +58,11 @@ struct FlowSettings {
 Flow make_flow(const Options& options, std::span<const SampleView> samples,
                const FlowSettings& settings);
 
+/// The flow of one more token behind those that a cache holds. A placeholder that a model generates
+/// is a word like any other, as in the reference: no picture stands for it.
+Flow next_token_flow(const Options& options, int32_t token, int64_t position,
+                     const FlowSettings& settings);
+
 /// cos and sin of the text positions [T, K], each half of K holding the same angles. Computed in
 /// fp32, then cast.
 std::pair<at::Tensor, at::Tensor> text_rotary(const TextOptions& options,
