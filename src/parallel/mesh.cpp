@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/format.h"
+
 namespace triptych {
 
 namespace {
@@ -38,6 +40,12 @@ std::array<MeshDim, kNumMeshDims> dims_in_order(const std::vector<Axis>& order) 
   return result;
 }
 
+/// The multiples of `product` below and above: "4, 8"; below the smallest one, that alone.
+std::string nearest_multiples(int64_t number, int64_t product) {
+  const int64_t below = number / product * product;
+  return (below > 0 ? fmt::format("{}, ", below) : "") + fmt::format("{}", below + product);
+}
+
 }  // namespace
 
 std::string to_string(MeshDims dims) {
@@ -71,8 +79,7 @@ void validate(const MeshShape& shape, int64_t world_size, Problems& problems) {
   problems.check(divides, "parallel: world size ", world_size,
                  " is not divisible by tensor*context*pipeline = ", shape.tensor, "*",
                  shape.context, "*", shape.pipeline, " = ", product,
-                 "; nearest world sizes: ", std::max<int64_t>(1, world_size / product) * product,
-                 ", ", (world_size / product + 1) * product);
+                 "; nearest world sizes: ", nearest_multiples(world_size, product));
   problems.check(shape.context % shape.ulysses == 0, "parallel: context ", shape.context,
                  " is not divisible by ulysses_degree ", shape.ulysses);
 

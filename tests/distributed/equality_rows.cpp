@@ -79,8 +79,6 @@ const std::vector<std::set<std::string>> kExclusive = {
     {"ZeRO-0", "ZeRO-1", "ZeRO-2", "ZeRO-3"},
     {"LoRA", "tied head"},  // adapters train no head
 };
-/// Techniques that have rows, but not with every other technique.
-const std::set<std::string> kNotPaired = {"ZeRO-2", "ZeRO-3"};
 const std::set<std::string> kTrainLess = {"LoRA", "frozen part"};
 
 std::vector<std::string> words_of(const std::string& name) {
@@ -138,7 +136,6 @@ Pairs wanted_pairs(TinyModel model) {
     for (const auto& row : *rows)
       if (row.model == model) all.merge(techniques(row));
   }
-  for (const auto& technique : kNotPaired) all.erase(technique);
   auto pairs = pairs_of(all);
   std::erase_if(pairs, [](const auto& p) { return !can_stand_together(p.first, p.second); });
   return pairs;

@@ -99,6 +99,7 @@ INSTANTIATE_TEST_SUITE_P(
             {.tensor = 2, .context = 2, .pipeline = 2},
             "world size 12 is not divisible by tensor*context*pipeline = 2*2*2 = 8; nearest world "
             "sizes: 8, 16"},
+        Bad{2, {.tensor = 3}, "= 3*1*1 = 3; nearest world sizes: 3"},
         Bad{8, {.context = 8, .ulysses = 3}, "context 8 is not divisible by ulysses_degree 3"},
         Bad{4, {.tensor = 0}, "at least 1, got tensor 0"},
         Bad{4, {.order = {Axis::kTensor}}, "order leaves out 'data', whose size is 4"},
