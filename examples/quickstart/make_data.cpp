@@ -33,7 +33,7 @@ Example random_example(const Photographs& photographs, Random& random) {
   const int kind = random.below(10);
   if (kind < 1) return photographs.random_view(random);
   if (kind < 3) return one_shape(random);
-  return kind < 8 ? two_shapes(random) : several_shapes(random);
+  return kind < 9 ? two_shapes(random) : several_shapes(random);
 }
 
 Json turn(const std::string& from, const std::string& text) {

@@ -94,12 +94,9 @@ Example two_shapes(Random& random) {
     objects.push_back({shapes[i], colours[i], columns[i], rows[i]});
   }
   Example example{draw(grid, objects, random), {}};
-  const bool ask_for_colour = random.below(2) == 0;
   for (const auto& object : objects) {
     example.questions.push_back(
-        ask_for_colour
-            ? Question{"What colour is the " + object.shape_name() + "?", object.colour_name()}
-            : Question{"Which shape is " + object.colour_name() + "?", object.shape_name()});
+        {"Which shape is " + object.colour_name() + "?", object.shape_name()});
   }
   return example;
 }
