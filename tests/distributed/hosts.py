@@ -76,7 +76,7 @@ def end_with_parent():
 
 
 class Hosts:
-    """`count` hosts, addresses 10.77.0.1, 10.77.0.2, ...; interface eth0."""
+    """`count` hosts, addresses 10.77.0.1, 10.77.0.2, ... and fd77::1, fd77::2, ...; interface eth0."""
 
     def __init__(self, count, rate=None, delay=None):
         self.count = count
@@ -113,6 +113,7 @@ class Hosts:
             self._connect()
         for host, name in enumerate(self._names):
             run("ip", "-n", name, "addr", "add", f"{self.address(host)}/24", "dev", "eth0")
+            run("ip", "-n", name, "addr", "add", f"{self.address6(host)}/64", "dev", "eth0", "nodad")
             run("ip", "-n", name, "link", "set", "eth0", "up")
             lines = ["127.0.0.1 localhost", f"127.0.1.1 host{host}"]
             lines += [f"{self.address(other)} host{other}" for other in range(self.count) if other != host]
@@ -142,6 +143,9 @@ class Hosts:
 
     def address(self, host):
         return f"10.77.0.{host + 1}"
+
+    def address6(self, host):
+        return f"fd77::{host + 1}"
 
     def limit(self, host, rate):
         """Host `host` sends at most `rate` from now on."""

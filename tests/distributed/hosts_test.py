@@ -24,11 +24,11 @@ class TwoHosts(unittest.TestCase):
         self.scratch = Scratch()
         self.addCleanup(self.scratch.close)
 
-    def start(self, file, *words, launcher=None):
+    def start(self, file, *words, launcher=None, master="host0"):
         """The run on both hosts, two ranks each, by our own launcher or by `launcher(host)`."""
         processes = []
         for host in range(2):
-            own = ["--nnodes", "2", "--node-rank", host, "--nproc", "2", "--master", f"host0:{PORT}"]
+            own = ["--nnodes", "2", "--node-rank", host, "--nproc", "2", "--master", f"{master}:{PORT}"]
             command = [COMMAND, "train", file, *words, *([] if launcher else own)]
             output = open(self.scratch.folder / f"output{host}", "w")
             self.addCleanup(output.close)
@@ -81,6 +81,13 @@ class TwoHosts(unittest.TestCase):
                 self.assertEqual(self.scratch.weights(f"{layout}_one"), self.scratch.weights(f"{layout}_two"))
                 # by the route to the other host, though each host's own name stands for 127.0.1.1
                 self.assertIn("host0: collectives go over eth0 (10.77.0.1)", self.output())
+
+    def test_addresses_of_ipv6(self):
+        status, text = train(self.scratch.run_file("one"), "--nproc", "4")
+        self.assertEqual(status, 0, text)
+        self.wait(self.start(self.scratch.run_file("two"), master=f"[{self.hosts.address6(0)}]"))
+        self.assertEqual(self.scratch.losses("one"), self.scratch.losses("two"))
+        self.assertIn("host0: collectives go over eth0 (fd77::1)", self.output())
 
     def test_torchrun_starts_both(self):
         status, text = train(self.scratch.run_file("one"), "--nproc", "4")
