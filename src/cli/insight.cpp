@@ -1,11 +1,14 @@
 #include <atomic>
 #include <cctype>
+#include <charconv>
 #include <cstdio>
 #include <exception>
+#include <system_error>
 #include <thread>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/signals.h"
 #include "cli/commands.h"
@@ -31,6 +34,20 @@ ViewerOptions viewer_options(const Arguments& arguments) {
   if (arguments.has("--baseline")) options.baseline = arguments.text("--baseline");
   options.jobs = static_cast<int>(arguments.integer("--jobs", 0, 0));
   options.write_index = !arguments.has("--read-only");
+  if (arguments.has("--peak")) {
+    const std::string text = arguments.text("--peak");
+    const auto [end, error] =
+        std::from_chars(text.data(), text.data() + text.size(), options.peak_flops_per_s);
+    require<UsageError>(error == std::errc() && end == text.data() + text.size() &&
+                            options.peak_flops_per_s > 0 && options.peak_flops_per_s < 1e9,
+                        "insight: --peak ", text, ": TFLOP/s of one device, a number above 0");
+    options.peak_flops_per_s *= 1e12;
+  }
+  if (arguments.has("--full-rank")) {
+    require<UsageError>(arguments.has("--report"),
+                        "insight: --full-rank belongs to --report; the viewer shows all ranks");
+    options.full_rank = arguments.integer("--full-rank", 0, 0);
+  }
   return options;
 }
 
@@ -55,6 +72,10 @@ int write_report(const ViewerOptions& options, const std::string& path) {
   Viewer viewer(options);
   viewer.wait();
   const auto reply = viewer.answer(HttpRequest{.path = "/api/v1/export.html", .params = {}});
+  if (reply.status != 200) {
+    const Json problem = Json::parse(reply.body, nullptr, false);
+    fail<UsageError>(problem.is_object() ? problem["error"].value("message", "") : reply.body);
+  }
   write_file_atomically(path, reply.body);
   log_info("wrote {} ({:.1f} MB)", path, static_cast<double>(reply.body.size()) / 1e6);
   return 0;
@@ -103,13 +124,17 @@ Command insight_command() {
   Command command;
   command.name = "insight";
   command.summary = "Show where a run spends its time, in the browser.";
-  command.usage = "DIR... [--port P] [--host H --token T] [--baseline DIR] [--report FILE.html]";
+  command.usage =
+      "DIR... [--port P] [--host H --token T] [--baseline DIR] [--report FILE.html [--full-rank "
+      "R]]";
   command.flags = {
       {"--host", "H", "address to listen on; default 127.0.0.1, which only this machine reaches"},
       {"--port", "P", "port to listen on; default 0, a free one"},
       {"--token", "T", "what the browser must know; needed with --host; random: make one"},
       {"--baseline", "DIR", "another run to compare with"},
       {"--report", "FILE", "write one HTML file that needs no server, and end"},
+      {"--full-rank", "R", "with --report: keep the events of this rank one by one"},
+      {"--peak", "TFLOPS", "what one device can do, for shares of it; default: as the traces say"},
       {"--read-only", "", "write no index beside the traces: opening them again takes as long"},
       {"--jobs", "N", "threads that read traces; default: one per core"},
   };

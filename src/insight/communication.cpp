@@ -30,7 +30,8 @@ class LinkTable {
       if (file.loaded && file.error.empty()) hosts_[file.rank] = host_of(file.trace);
   }
 
-  void add(int64_t src, int64_t dst, double bytes, double ns, bool estimated) {
+  /// @param timed  whether the time is that of the transfer, from its first byte to its last
+  void add(int64_t src, int64_t dst, double bytes, double ns, bool estimated, bool timed = true) {
     auto& link = links_[{src, dst}];
     if (link.count == 0) {
       link.src = src;
@@ -45,7 +46,7 @@ class LinkTable {
     link.time_ns += ns;
     ++link.count;
     link.estimated = link.estimated || estimated;
-    if (bytes >= kLarge && ns > 0) {
+    if (bytes >= kLarge && ns > 0 && timed) {
       ++link.large;
       link.bandwidths.push_back(bytes / ns * 1e9);
     }
@@ -62,11 +63,22 @@ class LinkTable {
   std::map<std::pair<int64_t, int64_t>, Link> links_;
 };
 
+/// Whether a message was waited for from its beginning. What has come, in part or as a whole,
+/// before it is asked for shows a shorter time than its transfer took.
+bool is_awaited(const CommCall& call) {
+  const auto part_of = [&](int64_t rank) {
+    return std::ranges::find(call.parts, rank, &CommPart::rank);
+  };
+  const auto sent = part_of(call.src), received = part_of(call.dst);
+  if (sent == call.parts.end() || received == call.parts.end()) return true;  // all that is known
+  return received->begin_ns <= sent->begin_ns;
+}
+
 void spread(LinkTable& table, const CommCall& call, const CommGroup& group) {
   const auto ns = static_cast<double>(call.transit_ns());
   const auto S = static_cast<double>(std::max<int64_t>(call.bytes, 0));
   if (call.message) {
-    table.add(call.src, call.dst, S, ns, false);
+    table.add(call.src, call.dst, S, ns, false, is_awaited(call));
     return;
   }
   const auto& ranks = group.ranks;
@@ -160,8 +172,11 @@ std::vector<SlowLink> slow_links(const Run& run, const CommCalls& calls) {
     const double usual = list.size() == 2 ? std::max(speeds[0], speeds[1]) : median(speeds);
     for (size_t i = 0; i < list.size(); ++i) {
       if (speeds[i] >= 0.5 * usual) continue;
+      if (list.size() == 2 &&
+          quantile(list[i]->bandwidths, 0.9) >= 0.5 * quantile(list[1 - i]->bandwidths, 0.1))
+        continue;
       out.push_back({list[i]->src, list[i]->dst, speeds[i], usual, robust_z(logs[i], logs),
-                     list[i]->large, false});
+                     list[i]->large, false, 1e9 * list[i]->bytes * (1 / speeds[i] - 1 / usual)});
     }
   }
   // Collectives show no single link: a slow group among its like is all there is to say, and of two
@@ -184,8 +199,10 @@ std::vector<SlowLink> slow_links(const Run& run, const CommCalls& calls) {
       const double speed = speeds[i++];
       const auto& group = calls.groups[static_cast<size_t>(g)];
       if (speed >= 0.5 * usual || list.size() < 3 || group.ranks.size() != 2) continue;
+      const double bytes = static_cast<double>(std::get<2>(key)) * static_cast<double>(list.size());
       out.push_back({group.ranks[0], group.ranks[1], speed, usual, 0,
-                     static_cast<int64_t>(list.size()), true});
+                     static_cast<int64_t>(list.size()), true,
+                     1e9 * bytes * (1 / speed - 1 / usual)});
     }
   }
   return out;

@@ -19,9 +19,10 @@ struct Link {
   double bytes = 0;
   double time_ns = 0;
   int64_t count = 0;
-  bool estimated = false;          ///< from collectives: which links carried what is an assumption
-  std::string transport;           ///< "same host" or "other host"
-  int64_t large = 0;               ///< messages above 1 MiB, which bandwidths are judged by
+  bool estimated = false;  ///< from collectives: which links carried what is an assumption
+  std::string transport;   ///< "same host" or "other host"
+  /// Messages above 1 MiB that were waited for from their beginning: bandwidths are judged by them.
+  int64_t large = 0;
   std::vector<double> bandwidths;  ///< bytes per s of the large messages
   double bandwidth() const { return time_ns > 0 ? bytes / time_ns * 1e9 : 0; }
 };
@@ -50,7 +51,10 @@ struct SlowLink {
   double z = 0;
   int64_t messages = 0;
   bool estimated = false;
+  double excess_ns = 0;  ///< what all its messages took longer than at the usual bandwidth
 };
+/// Of a class of more than two links those below half of its median. Of two, which may differ by
+/// how busy their ends are, one whose fast messages are below half of the other's slow ones.
 std::vector<SlowLink> slow_links(const Run& run, const CommCalls& calls);
 
 std::string group_label(const CommGroup& group);

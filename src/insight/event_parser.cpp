@@ -1,6 +1,7 @@
 #include "insight/event_parser.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 
 #include "insight/event_args.h"
@@ -135,20 +136,30 @@ class Committer {
     return sink_.track_of(id_number(f_.pid), id_number(f_.tid), word(f_.pid), word(f_.tid));
   }
 
-  void slice(char phase) {
+  /// Time of the record; one without is counted.
+  std::optional<int64_t> time() {
     const auto ts = micros_to_ns(f_.ts);
-    if (!ts) {
-      ++sink_.untimed_events;
-      return;
-    }
+    if (!ts) ++sink_.untimed_events;
+    return ts;
+  }
+
+  /// What every kind of event has; its track is still to come.
+  RawEvent event_at(int64_t ts, char phase) {
     RawEvent event;
-    event.ts = *ts;
-    event.dur = f_.dur.begin ? std::max<int64_t>(0, micros_to_ns(f_.dur).value_or(0)) : 0;
+    event.ts = ts;
     event.phase = phase;
     event.category = category_of(f_.cat.text());
     event.name = intern(f_.name);
-    event.track = track();
     event.args_offset = args_offset_;
+    return event;
+  }
+
+  void slice(char phase) {
+    const auto ts = time();
+    if (!ts) return;
+    RawEvent event = event_at(*ts, phase);
+    event.dur = f_.dur.begin ? std::max<int64_t>(0, micros_to_ns(f_.dur).value_or(0)) : 0;
+    event.track = track();
     event.correlation = id32(kCorrelation);
     event.external = id32(kExternalId);
     event.has_stream = integer(kStream, -1) >= 0;
@@ -253,11 +264,8 @@ class Committer {
   }
 
   void instant() {
-    const auto ts = micros_to_ns(f_.ts);
-    if (!ts) {
-      ++sink_.untimed_events;
-      return;
-    }
+    const auto ts = time();
+    if (!ts) return;
     if (f_.name.text() == "[memory]" && args_.has(kBytesWritten)) {
       MemoryEvent m;
       m.ts_ns = *ts;
@@ -273,31 +281,21 @@ class Committer {
       sink_.memory.push_back(m);
       return;
     }
-    RawEvent event;
-    event.ts = *ts;
-    event.name = intern(f_.name);
-    event.category = category_of(f_.cat.text());
-    if (f_.name.text().starts_with("Iteration Start")) event.category = Category::kSpan;
+    RawEvent event = event_at(*ts, 'X');
+    // Marks of the collection itself; the second stands in a process without a name.
+    if (f_.name.text().starts_with("Iteration Start") || f_.name.text() == "Record Window End")
+      event.category = Category::kSpan;
     event.track = track();
-    event.args_offset = args_offset_;
     sink_.events.push(event);
   }
 
   void async(char phase) {
-    const auto ts = micros_to_ns(f_.ts);
-    if (!ts) {
-      ++sink_.untimed_events;
-      return;
-    }
-    RawEvent event;
-    event.ts = *ts;
-    event.phase = phase;
-    event.category = category_of(f_.cat.text());
-    event.name = intern(f_.name);
+    const auto ts = time();
+    if (!ts) return;
+    RawEvent event = event_at(*ts, phase);
     // One lane per id: asynchronous events of different ids overlap.
     event.track = sink_.track_of(id_number(f_.pid), id_number(f_.id) ^ (int64_t{1} << 61),
                                  word(f_.pid), f_.cat.text());
-    event.args_offset = args_offset_;
     sink_.events.push(event);
   }
 
@@ -346,46 +344,6 @@ class Committer {
 };
 
 }  // namespace
-
-Category category_of(std::string_view cat) {
-  struct Pair {
-    std::string_view text;
-    Category category;
-  };
-  static constexpr Pair kPairs[] = {
-      {"cpu_op", Category::kCpuOp},
-      {"kernel", Category::kKernel},
-      {"cuda_runtime", Category::kRuntime},
-      {"user_annotation", Category::kUserAnnotation},
-      {"mm_comm", Category::kCollective},
-      {"module", Category::kModule},
-      {"python_function", Category::kPython},
-      {"gpu_memcpy", Category::kMemcpy},
-      {"gpu_memset", Category::kMemset},
-      {"cuda_driver", Category::kDriver},
-      {"cuda_sync", Category::kSync},
-      {"gpu_user_annotation", Category::kGpuUserAnnotation},
-      {"overhead", Category::kOverhead},
-      {"Trace", Category::kSpan},
-      // what older profilers and other vendors write
-      {"Kernel", Category::kKernel},
-      {"Operator", Category::kCpuOp},
-      {"Memcpy", Category::kMemcpy},
-      {"Memset", Category::kMemset},
-      {"Runtime", Category::kRuntime},
-      {"runtime", Category::kRuntime},
-      {"hip_runtime", Category::kRuntime},
-      {"privateuse1_runtime", Category::kRuntime},
-      {"privateuse1_driver", Category::kDriver},
-      {"mtia_runtime", Category::kRuntime},
-      {"xpu_runtime", Category::kRuntime},
-      {"user_scope", Category::kUserAnnotation},
-  };
-  for (const auto& pair : kPairs) {
-    if (pair.text == cat) return pair.category;
-  }
-  return Category::kOther;
-}
 
 ParseStatus parse_event(const char*& p, const char* end, uint64_t offset, EventSink& sink) {
   Fields fields;

@@ -8,6 +8,9 @@
 #include "base/format.h"
 #include "insight/alignment.h"
 #include "insight/communication.h"
+#include "insight/finding_places.h"
+#include "insight/per_rank.h"
+#include "insight/slow_ranks.h"
 #include "insight/statistics.h"
 
 namespace triptych::insight {
@@ -19,45 +22,6 @@ std::string rate(double bytes_per_s) {
   return bytes_per_s >= 1e9 ? fmt::format("{:.2f} GB/s", bytes_per_s / 1e9)
                             : fmt::format("{:.1f} MB/s", bytes_per_s / 1e6);
 }
-
-/// Probability of at least `hits` out of `trials` where one has probability `p`.
-double chance_of(int64_t hits, int64_t trials, double p) {
-  double tail = 0, term = std::pow(1 - p, static_cast<double>(trials));
-  for (int64_t k = 0; k <= trials; ++k) {
-    if (k >= hits) tail += term;
-    term *= static_cast<double>(trials - k) / static_cast<double>(k + 1) * p / (1 - p);
-  }
-  return tail;
-}
-/// What happens more often by chance than once in 16 times is no evidence.
-constexpr double kMostChance = 1.0 / 16;
-
-/// Median over a rank's steps of one of the sums.
-class PerRank {
- public:
-  explicit PerRank(const std::vector<StepTimes>& steps) {
-    for (const auto& s : steps) by_rank_[s.rank].push_back(&s);
-  }
-  template <class Member>
-  double median_of(int64_t rank, Member member) const {
-    std::vector<double> values;
-    for (const auto* s : at(rank)) values.push_back(static_cast<double>(s->*member));
-    return median(std::move(values));
-  }
-  const std::vector<const StepTimes*>& at(int64_t rank) const {
-    static const std::vector<const StepTimes*> kEmpty;
-    const auto found = by_rank_.find(rank);
-    return found == by_rank_.end() ? kEmpty : found->second;
-  }
-  std::vector<int64_t> ranks() const {
-    std::vector<int64_t> out;
-    for (const auto& [rank, list] : by_rank_) out.push_back(rank);
-    return out;
-  }
-
- private:
-  std::map<int64_t, std::vector<const StepTimes*>> by_rank_;
-};
 
 class Finder {
  public:
@@ -72,7 +36,8 @@ class Finder {
     clocks();
     if (step_ns_ > 0) {
       loaders();
-      slow_ranks();
+      for (auto& f : slow_ranks(run_, calls_, per_rank_, span_, step_ns_))
+        out_.push_back(std::move(f));
       exposed();
       outliers();
     }
@@ -84,33 +49,6 @@ class Finder {
   }
 
  private:
-  /// Sets of ranks that do the same work: the members of a collective group of two and more. A
-  /// pipeline's stages differ by design and meet in messages only.
-  std::vector<std::vector<int64_t>> peers() const {
-    std::map<std::vector<int64_t>, bool> sets;
-    const auto profiled = per_rank_.ranks();
-    for (const auto& call : calls_.calls) {
-      if (call.message) continue;
-      std::vector<int64_t> members;
-      for (const auto& part : call.parts) members.push_back(part.rank);
-      if (members.size() >= 2) sets[members] = true;
-    }
-    std::vector<std::vector<int64_t>> out;
-    // A group that contains others (the whole world of a pipeline run) compares unlike stages.
-    for (const auto& set : sets) {
-      const auto& members = set.first;
-      const bool widest_of_pipeline =
-          has_messages() && std::ranges::any_of(sets, [&](const auto& other) {
-            return other.first.size() < members.size() &&
-                   std::ranges::includes(members, other.first);
-          });
-      if (!widest_of_pipeline) out.push_back(members);
-    }
-    if (out.empty() && !has_messages() && profiled.size() >= 2) out.push_back(profiled);
-    return out;
-  }
-  bool has_messages() const { return std::ranges::any_of(calls_.calls, &CommCall::message); }
-
   void clocks() {
     std::set<int64_t> reported;
     std::map<int64_t, std::vector<std::pair<int64_t, std::string>>> by_offset;
@@ -159,6 +97,7 @@ class Finder {
           "samples would hide it",
           milliseconds(usual), percent(f.severity));
       f.page = "overview";
+      f.slice = place_of_loader_wait(run_, run_.file_of(ranks.front(), span_));
       f.evidence = {{"loader_wait_ns", usual}};
       out_.push_back(std::move(f));
     }
@@ -178,6 +117,7 @@ class Finder {
           "the step",
           ranks[i], milliseconds(waits[i]), milliseconds(excess), percent(f.severity));
       f.page = "overview";
+      f.slice = place_of_loader_wait(run_, run_.file_of(ranks[i], span_));
       f.evidence = {{"loader_wait_ns", waits[i]}, {"usual_ns", usual}, {"step_ns", step_ns_}};
       out_.push_back(std::move(f));
     }
@@ -201,105 +141,37 @@ class Finder {
                             milliseconds(static_cast<double>(s->loader_wait)), s->step,
                             milliseconds(usual));
       f.page = "overview";
+      f.slice = place_of_loader_wait(run_, s->file, s->step);
       f.evidence = {{"loader_wait_ns", s->loader_wait}, {"usual_ns", usual}};
       out_.push_back(std::move(f));
     }
   }
 
-  /// More compute than its peers in nearly every step, and late in the collectives that it shares
-  /// with them. Compute alone may be noise of the machine, lateness alone another cause.
-  void slow_ranks() {
-    std::map<int64_t, RankComm> comm;
-    for (const auto& r : rank_comm(calls_, "")) comm[r.rank] = r;
-    std::set<int64_t> reported;
-    for (const auto& members : peers()) {
-      std::vector<double> compute;
-      for (const auto rank : members)
-        compute.push_back(per_rank_.median_of(rank, &StepTimes::compute));
-      const double usual = members.size() == 2 ? std::min(compute[0], compute[1]) : median(compute);
-      for (size_t i = 0; i < members.size(); ++i) {
-        const int64_t rank = members[i];
-        const double excess = usual > 0 ? compute[i] / usual - 1 : 0;
-        if (excess < least_excess(rank) || reported.contains(rank)) continue;
-        const double z = robust_z(compute[i], compute);
-        if (members.size() > 3 && z > 0 && z < 3.5) continue;
-        const auto [slowest, steps] = slowest_steps(rank, members);
-        // Of two ranks one is the slower in both of two steps half the time.
-        if (slowest < 0.75 * static_cast<double>(steps) ||
-            chance_of(slowest, steps, 1.0 / static_cast<double>(members.size())) > kMostChance)
-          continue;
-        const auto at = comm.find(rank);
-        double others_wait = 0;
-        for (const auto other : members)
-          if (other != rank && comm.contains(other))
-            others_wait = std::max(others_wait, comm[other].wait_ns);
-        const bool late =
-            at == comm.end() || (at->second.wait_ns < 0.5 * others_wait && at->second.late_ns >= 0);
-        if (!late) continue;
-        reported.insert(rank);
-        Finding f;
-        f.kind = "slow_rank";
-        f.rank = rank;
-        f.severity = (compute[i] - usual) / step_ns_;
-        f.words = fmt::format(
-            "rank {} computes {} a step, {} more than its peers ({}), and the others wait for it; "
-            "look at its clocks, heat, or at what else runs there",
-            rank, milliseconds(compute[i]), percent(excess), milliseconds(usual));
-        f.page = "communication";
-        f.evidence = {{"compute_ns", compute[i]},
-                      {"peers_compute_ns", usual},
-                      {"excess", excess},
-                      {"z", z},
-                      {"slowest_share", static_cast<double>(slowest) / static_cast<double>(steps)}};
-        if (at != comm.end()) {
-          f.evidence["wait_ns"] = at->second.wait_ns;
-          f.evidence["others_wait_ns"] = others_wait;
-          f.evidence["late_ns"] =
-              at->second.late_ns / static_cast<double>(std::max<int64_t>(1, at->second.calls));
-        }
-        out_.push_back(std::move(f));
-      }
-    }
-  }
-
-  /// Devices repeat their times within a few per cent; processes that share a CPU's caches do not.
-  double least_excess(int64_t rank) const {
-    const int file = run_.file_of(rank, span_);
-    return file >= 0 && run_.files()[static_cast<size_t>(file)].trace.has_device_work() ? 0.05
-                                                                                        : 0.1;
-  }
-
-  /// In how many steps it computes longest, of how many.
-  std::pair<int64_t, int64_t> slowest_steps(int64_t rank,
-                                            const std::vector<int64_t>& members) const {
-    std::map<int64_t, std::pair<int64_t, int64_t>> slowest;  // step -> (compute, rank)
-    for (const auto member : members)
-      for (const auto* s : per_rank_.at(member)) {
-        auto& [compute, of] = slowest[s->step];
-        if (s->compute > compute) compute = s->compute, of = member;
-      }
-    int64_t count = 0;
-    for (const auto& [step, who] : slowest) count += who.second == rank;
-    return {count, static_cast<int64_t>(slowest.size())};
-  }
-
+  /// Slow links that cost something: what takes 2 % of a step shows in no step's time.
   void links() {
+    std::set<int64_t> steps;
+    for (const auto& s : steps_) steps.insert(s.step);
+    const double all_ns = step_ns_ * static_cast<double>(steps.size());
     for (const auto& s : slow_links(run_, calls_)) {
+      const double cost = all_ns > 0 ? s.excess_ns / all_ns : 0;
+      if (all_ns > 0 && cost < 0.02) continue;
       Finding f;
       f.kind = "slow_link";
       f.src = s.src;
       f.dst = s.dst;
-      f.severity = step_ns_ > 0 ? 0.1 : 0;
+      f.severity = cost;
       f.words = fmt::format(
           "the link from rank {} to rank {} carries {}, {} of what links of its kind carry ({}), "
           "over {} {}",
           s.src, s.dst, rate(s.bandwidth), percent(s.bandwidth / s.usual), rate(s.usual),
           s.messages, s.estimated ? "collectives of their group" : "messages above 1 MiB");
       f.page = "communication";
+      f.slice = place_of_link(calls_, s.src, s.dst);
       f.evidence = {{"bandwidth", s.bandwidth},
                     {"usual_bandwidth", s.usual},
                     {"z", s.z},
-                    {"messages", s.messages}};
+                    {"messages", s.messages},
+                    {"excess_ns", s.excess_ns}};
       out_.push_back(std::move(f));
     }
   }
@@ -324,6 +196,7 @@ class Finder {
       f.words =
           fmt::format("{} of the step is communication that no compute hides", percent(share));
       f.page = "communication";
+      f.slice = place_of_wait(calls_);
       f.evidence = {{"share", share}};
       out_.push_back(std::move(f));
     }
@@ -349,7 +222,8 @@ class Finder {
         f.severity = (total - usual) / usual / static_cast<double>(steps.size());
         f.words = fmt::format("step {} takes {}, usually {}", s->step, milliseconds(total),
                               milliseconds(usual));
-        f.page = "steps";
+        f.page = "overview";
+        f.slice = place_of_step(run_, *s);
         f.evidence = {{"total_ns", total}, {"usual_ns", usual}};
         out_.push_back(std::move(f));
       }

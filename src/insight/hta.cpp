@@ -8,120 +8,14 @@
 #include <set>
 #include <unordered_map>
 
+#include "insight/hta_table.h"
 #include "insight/intervals.h"
 #include "insight/statistics.h"
 
 namespace triptych::insight {
 namespace {
 
-enum class Kind { kCommunication, kMemory, kComputation, kOther };
-constexpr const char* kKindNames[] = {"COMMUNICATION", "MEMORY", "COMPUTATION", "OTHER"};
-
-/// By the three patterns of HTA, in its order.
-Kind kind_of(std::string_view name) {
-  const auto has = [&](std::string_view part) { return name.find(part) != std::string_view::npos; };
-  const bool nccl = name.starts_with("nccl") && name.find("Kernel", 4) != std::string_view::npos;
-  if (nccl) return Kind::kCommunication;
-  if (name.starts_with("Memcpy") || name.starts_with("Memset") || name.starts_with("dma"))
-    return Kind::kMemory;
-  return has("Memcpy") || has("Sync") ? Kind::kOther : Kind::kComputation;
-}
-
-/// One event in HTA's table: times in us, or in thousandths of one where rounding is off. Whole
-/// numbers, so that sums are exact.
-struct Item {
-  EventId event = 0;
-  int64_t ts = 0, dur = 0;
-  int64_t end() const { return ts + dur; }
-  Interval interval() const { return {ts, end()}; }
-};
-
-class RankTable {
- public:
-  explicit RankTable(const Trace& t) : t_(t) {
-    const char* off = std::getenv("HTA_DISABLE_NS_ROUNDING");
-    bool fractions = false;
-    for (EventId e = 0; e < t.num_events() && !fractions; ++e) fractions = t.ts(e) % 1000 != 0;
-    rounded_ = fractions && !(off && std::string_view(off) == "1");
-    exact_ = fractions && !rounded_;
-    select();
-  }
-
-  double us(int64_t ticks) const {
-    return exact_ ? static_cast<double>(ticks) / 1000 : static_cast<double>(ticks);
-  }
-  const std::vector<Item>& device() const { return device_; }
-  const std::vector<Item>& host() const { return host_; }
-  const Trace& trace() const { return t_; }
-  int64_t threshold(int64_t us) const { return exact_ ? us * 1000 : us; }
-  Item item(EventId e) const {
-    if (exact_) return {e, t_.ts(e), t_.dur(e)};
-    if (!rounded_) return {e, t_.ts(e) / 1000, t_.dur(e) / 1000};
-    // In doubles, as pandas has them: their rounding decides where an end falls on a whole us.
-    const auto ts = static_cast<double>(static_cast<long double>(t_.ts(e)) / 1000);
-    const auto dur = static_cast<double>(static_cast<long double>(t_.dur(e)) / 1000);
-    const auto begin = static_cast<int64_t>(std::ceil(ts)),
-               end = static_cast<int64_t>(std::floor(ts + dur));
-    return {e, begin, end - begin};
-  }
-
-  std::vector<Interval> of_kind(Kind kind) const {
-    std::vector<Interval> out;
-    for (const auto& d : device_)
-      if (kind_of(t_.name(d.event)) == kind) out.push_back(d.interval());
-    return merge_all(std::move(out));
-  }
-  /// As HTA merges: an event of negative length (rounding) or none keeps its place in the order
-  /// only.
-  static std::vector<Interval> merge_all(std::vector<Interval> list) {
-    return merge(std::move(list));
-  }
-
- private:
-  bool is_device(EventId e) const {
-    const Category c = t_.category(e);
-    const bool work = c == Category::kKernel || c == Category::kMemcpy || c == Category::kMemset ||
-                      c == Category::kSync;
-    return work && t_.tracks()[t_.track_of(e)].tid >= 0;
-  }
-
-  void select() {
-    std::set<std::string_view> names;
-    int64_t last = INT64_MIN;
-    for (uint32_t k = 0; k < t_.tracks().size(); ++k) {
-      const Track& track = t_.tracks()[k];
-      for (EventId e = track.first_event; e < track.first_event + track.num_events; ++e) {
-        if (t_.name(e).find("ProfilerStep") == std::string_view::npos) continue;
-        names.insert(t_.name(e));
-        if (t_.category(e) != Category::kGpuUserAnnotation && !track.is_device())
-          last = std::max(last, item(e).ts);
-      }
-    }
-    const bool drop = names.size() > 1;
-    std::unordered_map<uint32_t, int> launches;
-    for (EventId e = 0; e < t_.num_events(); ++e) {
-      if (t_.category(e) == Category::kSpan || is_device(e)) continue;
-      const Item i = item(e);
-      if (drop && i.ts >= last) continue;
-      host_.push_back(i);
-      if (t_.correlation(e) != 0) ++launches[t_.correlation(e)];
-    }
-    for (EventId e = 0; e < t_.num_events(); ++e) {
-      if (!is_device(e)) continue;
-      int copies = 1;
-      if (drop) {
-        const auto at = launches.find(t_.correlation(e));
-        copies = at == launches.end() ? 0 : at->second;
-      }
-      for (int i = 0; i < copies; ++i) device_.push_back(item(e));
-    }
-    std::ranges::stable_sort(device_, {}, &Item::ts);
-  }
-
-  const Trace& t_;
-  bool rounded_ = false, exact_ = false;
-  std::vector<Item> device_, host_;
-};
+using namespace hta;
 
 double round_to(double value, int digits) {
   const double scale = std::pow(10, digits);
@@ -230,6 +124,20 @@ std::vector<NameSum> names_of(const RankTable& r, const std::vector<Item>& items
   }
   std::vector<NameSum> out;
   for (auto& [name, sum] : sums) out.push_back(std::move(sum));
+  return out;
+}
+
+/// As TraceDiff counts the host's side.
+Json counts_of(const std::vector<NameSum>& names, int64_t rank) {
+  Json out = Json::array();
+  for (const auto& name : names) {
+    double sum = 0;
+    for (const double v : name.values) sum += v;
+    out.push_back({{"name", name.name},
+                   {"counts", name.values.size()},
+                   {"total_duration", sum},
+                   {"rank", rank}});
+  }
   return out;
 }
 
@@ -391,15 +299,27 @@ Json hta_json(const Run& run, int64_t span) {
       {"cuda_kernel_launch_stats", Json::array()},
       {"queue_length_summary", Json::array()},
       {"memory_bw_summary", Json::array()},
-      {"gpu_user_annotations", Json::array()}};
+      {"gpu_user_annotations", Json::array()},
+      {"host_user_annotations", Json::array()},
+      {"host_events", Json::array()}};
   const auto append = [&](const char* member, Json rows) {
     for (auto& row : rows) out[member].push_back(std::move(row));
   };
   std::map<std::string, double> types;
   for (const int file : run.files_of_span(span)) {
     const auto& f = run.files()[static_cast<size_t>(file)];
-    if (!f.trace.has_device_work()) continue;
+    if (!f.error.empty()) continue;
     const RankTable r(f.trace);
+    const auto of_host = [&](Category category) {
+      std::vector<Item> items;
+      for (const auto& h : r.host())
+        if (f.trace.category(h.event) == category) items.push_back(h);
+      return names_of(r, items);
+    };
+    append("host_user_annotations",
+           by_name(of_host(Category::kUserAnnotation), 1000, f.rank, "user_annotation"));
+    append("host_events", counts_of(names_of(r, r.host()), f.rank));
+    if (!f.trace.has_device_work()) continue;
     out["temporal_breakdown"].push_back(temporal(r, f.rank));
     out["comm_comp_overlap"].push_back(overlap(r, f.rank));
     for (const auto& [type, time] : type_times(r)) types[type] += r.us(time);
@@ -414,11 +334,8 @@ Json hta_json(const Run& run, int64_t span) {
     out["cuda_kernel_launch_stats"].push_back(launches(r, f.rank));
     append("queue_length_summary", queue_length(r, f.rank));
     append("memory_bw_summary", memory_bandwidth(r, f.rank));
-    std::vector<Item> annotations;
-    for (const auto& h : r.host())
-      if (f.trace.category(h.event) == Category::kGpuUserAnnotation) annotations.push_back(h);
     append("gpu_user_annotations",
-           by_name(names_of(r, annotations), 1000, f.rank, "gpu_user_annotation"));
+           by_name(of_host(Category::kGpuUserAnnotation), 1000, f.rank, "gpu_user_annotation"));
   }
   double all = 0;
   for (const auto& [type, time] : types) all += time;

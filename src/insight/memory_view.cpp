@@ -80,6 +80,30 @@ class Running {
   int64_t sum_ = 0;
 };
 
+/// {category: [bytes at each moment]}; moments rise.
+Json categories_at(const std::vector<int64_t>& moments,
+                   const std::vector<Allocation>& allocations) {
+  std::map<std::string, std::vector<std::pair<int64_t, int64_t>>> changes;  // when, by how much
+  for (const auto& a : allocations) {
+    auto& list = changes[a.category];
+    list.emplace_back(a.begin_ns, a.bytes);
+    if (a.end_ns != INT64_MAX) list.emplace_back(a.end_ns, -a.bytes);
+  }
+  Json out = Json::object();
+  for (auto& [name, list] : changes) {
+    std::ranges::sort(list);
+    Json values = Json::array();
+    int64_t sum = 0;
+    auto next = list.begin();
+    for (const int64_t moment : moments) {
+      for (; next != list.end() && next->first <= moment; ++next) sum += next->second;
+      values.push_back(sum);
+    }
+    out[name] = std::move(values);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::vector<std::pair<int32_t, int32_t>> memory_devices(const Trace& t) {
@@ -166,44 +190,27 @@ Json memory_curve_json(const Run& run, int file, int64_t points) {
   // The highest value of every stretch, so that no peak is lost.
   std::vector<Point> high(static_cast<size_t>(points));
   Running running;
-  for (const auto& m : t.memory()) {
+  const auto& records = t.memory();
+  for (size_t i = 0; i < records.size(); ++i) {
+    const auto& m = records[i];
     if (!on_device(m, device)) continue;
     const int64_t now = running.next(m);
+    // A buffer in parts goes at once: between them lies no moment.
+    if (i + 1 < records.size() && m.bytes < 0 && records[i + 1].bytes < 0 &&
+        records[i + 1].ts_ns == m.ts_ns && on_device(records[i + 1], device))
+      continue;
     auto& p = high[std::min(bucket_of(m.ts_ns), high.size() - 1)];
     if (now > p.allocated) p = {m.ts_ns, now, std::max<int64_t>(0, m.total_reserved)};
   }
-  // Bytes of each category at the same places.
-  const auto allocations = allocations_of(t, device.first, device.second);
-  std::map<std::string, std::vector<int64_t>> changes;
-  for (const auto& a : allocations) {
-    auto& list = changes[a.category];
-    list.resize(high.size() + 1);
-    const size_t from =
-        a.begin_ns == INT64_MIN ? 0 : std::min(bucket_of(a.begin_ns), high.size() - 1);
-    const size_t to =
-        a.end_ns == INT64_MAX ? high.size() : std::min(bucket_of(a.end_ns) + 1, high.size());
-    list[from] += a.bytes;
-    list[to] -= a.bytes;
+  Json list = Json::array();
+  std::vector<int64_t> moments;
+  for (const auto& p : high) {
+    if (p.allocated < 0) continue;
+    moments.push_back(p.ts);
+    list.push_back(
+        {{"t", run.aligned(file, p.ts)}, {"allocated", p.allocated}, {"reserved", p.reserved}});
   }
-  Json list = Json::array(), categories = Json::object();
-  std::vector<size_t> kept;
-  for (size_t i = 0; i < high.size(); ++i) {
-    if (high[i].allocated < 0) continue;
-    kept.push_back(i);
-    list.push_back({{"t", run.aligned(file, high[i].ts)},
-                    {"allocated", high[i].allocated},
-                    {"reserved", high[i].reserved}});
-  }
-  for (const auto& [name, delta] : changes) {
-    Json values = Json::array();
-    int64_t sum = 0;
-    size_t k = 0;
-    for (size_t i = 0; i < high.size(); ++i) {
-      sum += delta[i];
-      if (k < kept.size() && kept[k] == i) values.push_back(sum), ++k;
-    }
-    categories[name] = std::move(values);
-  }
+  auto categories = categories_at(moments, allocations_of(t, device.first, device.second));
   Json out{{"rank", f.rank},
            {"device", device_name(device)},
            {"points", list},

@@ -100,59 +100,12 @@ std::string stack_of(const Trace& t, EventId e) {
   return stack;
 }
 
-std::vector<std::vector<double>> parse_dims(std::string_view dims) {
-  std::vector<std::vector<double>> lists;
-  if (!dims.starts_with("[")) return lists;
-  for (size_t at = 1; at < dims.size();) {
-    if (dims[at] == '[') {
-      lists.emplace_back();
-      ++at;
-    } else if (dims[at] >= '0' && dims[at] <= '9' && !lists.empty()) {
-      double value = 0;
-      const auto [behind, error] =
-          std::from_chars(dims.data() + at, dims.data() + dims.size(), value);
-      if (error != std::errc()) return {};
-      lists.back().push_back(value);
-      at = static_cast<size_t>(behind - dims.data());
-    } else {
-      ++at;
-    }
-  }
-  return lists;
-}
-
 }  // namespace
 
 double KernelRow::std_ns() const {
   if (calls < 2) return 0;
   const double n = static_cast<double>(calls), sum = static_cast<double>(total_ns);
   return std::sqrt(std::max(0.0, (squares - sum * sum / n) / (n - 1)));
-}
-
-double flops_of(std::string_view name, std::string_view dims) {
-  if (dims.empty()) return 0;
-  const auto d = parse_dims(dims);
-  const auto rank = [&](size_t i) { return i < d.size() ? d[i].size() : 0; };
-  if (name == "aten::mm" && rank(0) == 2 && rank(1) == 2) return 2 * d[0][0] * d[0][1] * d[1][1];
-  if (name == "aten::addmm" && rank(1) == 2 && rank(2) == 2) return 2 * d[1][0] * d[1][1] * d[2][1];
-  if (name == "aten::bmm" && rank(0) == 3 && rank(1) == 3)
-    return 2 * d[0][0] * d[0][1] * d[0][2] * d[1][2];
-  if (name == "aten::baddbmm" && rank(1) == 3 && rank(2) == 3)
-    return 2 * d[1][0] * d[1][1] * d[1][2] * d[2][2];
-  const bool conv = name == "aten::convolution" || name == "aten::cudnn_convolution" ||
-                    name == "aten::mkldnn_convolution";
-  if (conv && rank(0) >= 3 && rank(1) == rank(0)) {
-    // Each output value costs one window; without stride and padding the output has the input's
-    // size.
-    double work = 2 * d[0][0] * d[1][0];
-    for (size_t i = 1; i < d[1].size(); ++i) work *= d[1][i];
-    for (size_t i = 2; i < d[0].size(); ++i) work *= d[0][i];
-    return work;
-  }
-  if (name.find("scaled_dot_product") != std::string_view::npos &&
-      name.find("backward") == std::string_view::npos && rank(0) == 4 && rank(1) == 4)
-    return 4 * d[0][0] * d[0][1] * d[0][2] * d[1][2] * d[0][3];
-  return 0;
 }
 
 std::vector<OpRow> op_rows(const Run& run, const RowFilter& filter, GroupBy group) {
@@ -220,6 +173,7 @@ std::vector<KernelRow> kernel_rows(const Run& run, const RowFilter& filter, bool
   std::map<std::string, KernelRow> rows;
   for (const int file : filter.files) {
     const Trace& t = run.files()[static_cast<size_t>(file)].trace;
+    const auto launched = device_times(t);
     const Window window = window_of(t, filter.step);
     for (const Track& track : t.tracks()) {
       if (!track.is_device()) continue;
@@ -251,6 +205,9 @@ std::vector<KernelRow> kernel_rows(const Run& run, const RowFilter& filter, bool
         row.min_ns = std::min(row.min_ns, t.dur(e));
         row.max_ns = std::max(row.max_ns, t.dur(e));
         if (k && k->bytes > 0) row.bytes += k->bytes;
+        if (const EventId op = op_of(t, e); op != kNone && t.op(op) && launched.total[op] > 0)
+          row.flops += flops_of(t.name(op), t.string(t.op(op)->shapes)) * dur /
+                       static_cast<double>(launched.total[op]);
         if (k && k->occupancy_percent >= 0) {
           row.occupancy_time += static_cast<double>(k->occupancy_percent) * dur;
           row.occupancy_weight += dur;
@@ -361,6 +318,8 @@ Json to_json(const KernelRow& r, double device_total_ns) {
            {"grid", {r.grid[0], r.grid[1], r.grid[2]}},
            {"block", {r.block[0], r.block[1], r.block[2]}},
            {"bytes", r.bytes},
+           {"flops", r.flops},
+           {"flops_per_s", r.total_ns > 0 ? r.flops / (static_cast<double>(r.total_ns) / 1e9) : 0},
            {"op", r.op},
            {"module", display_name(r.module)},
            {"first_id", r.first_id}};

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "insight/flops.h"
 #include "insight/run.h"
 
 namespace triptych::insight {
@@ -34,6 +35,7 @@ struct KernelRow {
   double occupancy_time = 0, occupancy_weight = 0;
   int32_t grid[3] = {0, 0, 0}, block[3] = {0, 0, 0};
   int64_t bytes = 0;
+  double flops = 0;  ///< of the operators that launched them, by the kernels' share of their time
   uint64_t first_id = 0;
   double std_ns() const;  ///< of the sample
 };
@@ -61,9 +63,5 @@ std::vector<ModuleRow> module_rows(const Run& run, const RowFilter& filter);
 Json to_json(const OpRow& row, double step_total_ns);
 Json to_json(const KernelRow& row, double device_total_ns);
 Json to_json(const ModuleRow& row);
-
-/// Multiply-adds counted twice: matrix products, convolutions without groups, attention; by the
-/// text of `Input Dims`. 0 for other operators.
-double flops_of(std::string_view name, std::string_view dims);
 
 }  // namespace triptych::insight

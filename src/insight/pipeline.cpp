@@ -4,8 +4,10 @@
 #include <charconv>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "insight/intervals.h"
+#include "insight/statistics.h"
 
 namespace triptych::insight {
 namespace {
@@ -15,8 +17,19 @@ struct Action {
   int64_t stage = 0, chunk = 0, micro_batch = 0;
   int64_t begin = 0, end = 0;
   int64_t rank = 0;
+  int64_t position = 0;  ///< among the virtual stages: who comes before and after
   uint64_t id = 0;
 };
+
+Json to_json(const Action& a) {
+  return {{"kind", std::string(1, a.kind)},
+          {"micro_batch", a.micro_batch},
+          {"chunk", a.chunk},
+          {"stage", a.stage},
+          {"begin_ns", a.begin},
+          {"end_ns", a.end},
+          {"id", a.id}};
+}
 
 std::optional<int64_t> number_after(std::string_view text, std::string_view word) {
   const auto at = text.find(word);
@@ -43,6 +56,87 @@ std::optional<Action> parse_action(std::string_view name) {
   a.micro_batch = *batch;
   a.chunk = number_after(name, "chunk").value_or(0);
   return a;
+}
+
+/// "stage" of a name is the rank's place, or already counts chunks: then a rank has several.
+void set_positions(std::vector<Action>& actions) {
+  std::map<int64_t, std::set<int64_t>> stages_of;
+  std::set<int64_t> stages;
+  for (const auto& a : actions) stages_of[a.rank].insert(a.stage), stages.insert(a.stage);
+  const bool places =
+      std::ranges::all_of(stages_of, [](const auto& entry) { return entry.second.size() == 1; });
+  for (auto& a : actions)
+    a.position = places ? a.chunk * static_cast<int64_t>(stages.size()) + a.stage : a.stage;
+}
+
+/// A forward waits for that of the stage before; a backward for that of the stage behind and for
+/// its own forward; the weights' part for the inputs' part.
+using Key = std::tuple<char, int64_t, int64_t>;  // F, B (or I) or W, position, micro-batch
+Key key_of(const Action& a) { return {a.kind == 'I' ? 'B' : a.kind, a.position, a.micro_batch}; }
+std::vector<Key> needs(const Action& a) {
+  if (a.kind == 'F') return {{'F', a.position - 1, a.micro_batch}};
+  if (a.kind == 'W') return {{'B', a.position, a.micro_batch}};
+  return {{'B', a.position + 1, a.micro_batch}, {'F', a.position, a.micro_batch}};
+}
+
+/// The same actions in the same order, each as long as the median of its like and begun as soon as
+/// what it needs is done: what the schedule costs without links and without noise. One rank a
+/// stage.
+Json ideal_schedule(const std::map<std::pair<int64_t, int64_t>, std::vector<Action>>& by_stage) {
+  std::map<std::pair<char, int64_t>, std::vector<double>> lengths;
+  std::vector<std::vector<Action>> lines;
+  std::set<int64_t> taken;
+  std::set<Key> there;
+  for (const auto& [key, list] : by_stage) {
+    for (const auto& a : list)
+      lengths[{a.kind, a.position}].push_back(static_cast<double>(a.end - a.begin));
+    if (!taken.insert(key.first).second) continue;
+    lines.push_back(list);
+    for (const auto& a : list) there.insert(key_of(a));
+  }
+  std::map<Key, int64_t> done;
+  std::vector<size_t> next(lines.size());
+  std::vector<int64_t> free(lines.size());
+  int64_t pipe = 0;
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (size_t l = 0; l < lines.size(); ++l) {
+      while (next[l] < lines[l].size()) {
+        Action& a = lines[l][next[l]];
+        int64_t ready = free[l];
+        bool waits = false;
+        for (const Key& key : needs(a)) {
+          const auto at = done.find(key);
+          if (at != done.end())
+            ready = std::max(ready, at->second);
+          else
+            waits = waits || there.contains(key);
+        }
+        if (waits) break;
+        a.begin = ready;
+        a.end = ready + static_cast<int64_t>(median(lengths[{a.kind, a.position}]));
+        free[l] = done[key_of(a)] = a.end;
+        pipe = std::max(pipe, a.end);
+        ++next[l];
+        moved = true;
+      }
+    }
+  }
+  Json stages = Json::array();
+  double bubble = 0;
+  for (const auto& line : lines) {
+    int64_t busy = 0;
+    Json rows = Json::array();
+    for (const auto& a : line) busy += a.end - a.begin, rows.push_back(to_json(a));
+    if (pipe > 0) bubble += 1 - static_cast<double>(busy) / static_cast<double>(pipe);
+    stages.push_back(
+        {{"stage", line.front().stage}, {"rank", line.front().rank}, {"actions", std::move(rows)}});
+  }
+  for (size_t l = 0; l < lines.size(); ++l)  // an order that cannot be: nothing to show
+    if (next[l] < lines[l].size()) return nullptr;
+  return {{"pipe_ns", pipe},
+          {"bubble_share", bubble / static_cast<double>(lines.size())},
+          {"stages", std::move(stages)}};
 }
 
 std::string text_of(const Json& object, const char* key, const std::string& otherwise) {
@@ -122,6 +216,7 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
         "profile.level >= 1";
     return out;
   }
+  set_positions(actions);
   std::map<std::pair<int64_t, int64_t>, std::vector<Action>> by_stage;  // (stage of chunk 0, rank)
   std::map<int64_t, int64_t> first_stage;                               // rank -> least stage
   int64_t begin = INT64_MAX, end = INT64_MIN, chunks = 1, batches = 0;
@@ -139,9 +234,9 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
   const int64_t pipe = end - begin;
   double bubble_sum = 0;
   // When each stage finished a forward (or backward) of a micro-batch: who is waited for.
-  std::map<std::tuple<char, int64_t, int64_t>, int64_t> done;
+  std::map<Key, int64_t> done;
   for (const auto& a : actions) {
-    auto& at = done[{a.kind == 'F' ? 'F' : 'B', a.stage, a.micro_batch}];
+    auto& at = done[key_of(a)];
     at = std::max(at, a.end);
   }
   for (auto& [key, list] : by_stage) {
@@ -150,13 +245,7 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
     Json rows = Json::array();
     for (const auto& a : list) {
       busy.push_back({a.begin, a.end});
-      rows.push_back({{"kind", std::string(1, a.kind)},
-                      {"micro_batch", a.micro_batch},
-                      {"chunk", a.chunk},
-                      {"stage", a.stage},
-                      {"begin_ns", a.begin},
-                      {"end_ns", a.end},
-                      {"id", a.id}});
+      rows.push_back(to_json(a));
     }
     busy = merge(std::move(busy));
     const int64_t busy_ns = union_length(busy);
@@ -168,10 +257,8 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
       const auto next =
           std::ranges::find_if(list, [&](const Action& a) { return a.begin == gap.end; });
       std::string cause = "own";
-      if (next != list.end()) {
-        const bool forward = next->kind == 'F';
-        const auto sender = done.find(
-            {forward ? 'F' : 'B', forward ? next->stage - 1 : next->stage + 1, next->micro_batch});
+      if (next != list.end() && next->kind != 'W') {
+        const auto sender = done.find(needs(*next).front());
         // Late work of the neighbour explains the gap up to its end, the way over the link the
         // rest.
         if (sender != done.end())
@@ -209,6 +296,7 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
                    {"micro_batches", batches},
                    {"chunks", chunks}};
   out["excess"] = share - theory;
+  out["ideal"] = ideal_schedule(by_stage);
   return out;
 }
 

@@ -13,6 +13,7 @@
 namespace triptych::insight {
 
 struct CommCalls;
+struct FlameQuery;
 struct StepTimes;
 
 /// Which part of a run an answer is about; what is not set means all.
@@ -65,6 +66,7 @@ class Queries {
   Json comm_alignment(const Scope& scope) const;
   Json parallel_layout() const;
   Json pipeline(const Scope& scope) const;
+  Json flame(const Scope& scope, const FlameQuery& query) const;
   Json idle(const Scope& scope) const;
   Json critical_path(const Scope& scope) const;
   Json memory_curve(const Scope& scope, int64_t points) const;

@@ -67,6 +67,10 @@ class Run {
   /// XXH3 over paths, sizes and times of the files: changes when a cached answer is out of date.
   uint64_t fingerprint() const { return fingerprint_; }
 
+  /// What one device can do at most, told by the user; 0: not told.
+  double peak_flops_per_s() const { return peak_flops_per_s_; }
+  void set_peak_flops_per_s(double value) { peak_flops_per_s_ = value; }
+
   /// The `mm` object of the first trace that has one (model, parallel sizes, ...), or null.
   Json model_info() const;
 
@@ -80,6 +84,7 @@ class Run {
   std::vector<std::string> warnings_;
   int64_t origin_ns_ = 0;
   uint64_t fingerprint_ = 0;
+  double peak_flops_per_s_ = 0;
 };
 
 constexpr uint64_t slice_id(int file, EventId event) {

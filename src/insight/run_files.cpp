@@ -130,6 +130,7 @@ class Finder {
     trace.rank = rank.value_or(-1);
     trace.time_ns = time_in_name(name);
     if (trace.time_ns == 0) trace.time_ns = member(header, "\"baseTimeNanoseconds\"").value_or(0);
+    if (trace.time_ns == 0) trace.time_ns = time_of_ascend(path);
     if (trace.time_ns == 0) trace.time_ns = identify(path).modified_ns;
     out_.traces.push_back(trace);
   }
@@ -141,6 +142,13 @@ class Finder {
     const auto root = fs::canonical(out_.root, error);
     return !error && std::mismatch(root.begin(), root.end(), target.begin(), target.end()).first ==
                          root.end();
+  }
+
+  /// torch_npu: <worker>_<pid>_<yyyymmddhhmmss>_ascend_pt/...; its files are written rank after
+  /// rank, possibly much later, so that their own times say nothing.
+  static int64_t time_of_ascend(const fs::path& path) {
+    const auto name = path.parent_path().parent_path().filename().string();
+    return name.ends_with("_ascend_pt") ? time_in_name(name) : 0;
   }
 
   /// torch_npu: <worker>_ascend_pt/{profiler_info_<rank>.json,

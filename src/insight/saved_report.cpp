@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <optional>
 #include <set>
 
 #include "base/error.h"
@@ -22,6 +23,7 @@ struct Question {
 constexpr int64_t kTableRows = 1000;
 constexpr size_t kTracks = 64;
 constexpr size_t kTileBudget = 12 << 20;  // bytes before packing, which halves them
+constexpr size_t kFullBudget = 32 << 20;  // of the rank that was asked for
 
 std::vector<Question> questions(bool baseline) {
   const std::string many = "20000";
@@ -47,6 +49,8 @@ std::vector<Question> questions(bool baseline) {
       {"pipeline", {}},
       {"critical_path", {}},
       {"idle", {}},
+      {"flame", {}},
+      {"flame", {{"by", "modules"}}},
       {"memory/curve", {{"points", "1000"}}},
       {"memory/categories", {}},
       {"memory/peak", {}},
@@ -95,10 +99,11 @@ struct TrackCount {
   uint32_t id = 0;
 };
 
-/// The busiest tracks, in the order of their ids.
-std::vector<uint32_t> chosen_tracks(const Json& tracks) {
+/// The busiest tracks (of one rank), in the order of their ids.
+std::vector<uint32_t> chosen_tracks(const Json& tracks, std::optional<int64_t> only = {}) {
   std::vector<TrackCount> all;
   for (const Json& rank : tracks.value("ranks", Json::array())) {
+    if (only && rank.value("rank", int64_t{-1}) != *only) continue;
     for (const Json& process : rank.value("processes", Json::array())) {
       for (const Json& track : process.value("tracks", Json::array())) {
         if (track.value("kind", "") != "counter")
@@ -114,25 +119,22 @@ std::vector<uint32_t> chosen_tracks(const Json& tracks) {
   return ids;
 }
 
-/// Tiles of the coarsest level, then finer ones while there is room.
-void add_timeline(const Run& run, Json& documents, Json& binary) {
-  const Json tracks = tracks_json(run);
-  const int64_t begin = tracks.value("begin_ns", int64_t{0}),
-                end = tracks.value("end_ns", int64_t{0});
+/// Tiles of these tracks at the coarsest level, then at finer ones, while there is room and buckets
+/// are longer than 256 ns: {"levels","tracks"}, what the page can ask for.
+Json add_tiles(const Run& run, std::vector<uint32_t> tracks, int64_t begin, int64_t end,
+               uint32_t finest, size_t budget, Json& binary) {
   TileRequest request;
-  request.tracks = chosen_tracks(tracks);
-  if (request.tracks.empty() || end <= begin) return;
+  request.tracks = std::move(tracks);
   uint32_t level = 0;
   while (((end - begin) >> level) > 1024) ++level;
   std::set<uint32_t> levels;
   size_t bytes = 0;
-  for (const uint32_t finer : {0U, 2U, 4U, 6U}) {
-    if (finer > level) break;
+  for (uint32_t finer = 0; finer <= finest && finer + 8 <= std::max(level, 8U); finer += 2) {
     request.level = level - finer;
     const int64_t span = int64_t{512} << request.level;
     std::map<std::string, std::string> tiles;
     size_t here = 0;
-    for (int64_t tile = begin / span; tile <= end / span && bytes + here < kTileBudget; ++tile) {
+    for (int64_t tile = begin / span; tile <= end / span && bytes + here < budget; ++tile) {
       request.tiles = {tile};
       std::string answer = tiles_binary(run, request);
       here += answer.size();
@@ -141,15 +143,33 @@ void add_timeline(const Run& run, Json& documents, Json& binary) {
                                   {"tracks", joined(request.tracks)}}),
                     base64(answer));
     }
-    if (bytes + here >= kTileBudget && finer > 0) break;
+    if (bytes + here >= budget && finer > 0) break;
     bytes += here;
     for (auto& [name, text] : tiles) binary[name] = std::move(text);
     levels.insert(request.level);
   }
-  documents["report"] = {{"levels", levels}, {"tracks", request.tracks}};
-  std::vector<int> files;
-  for (const uint32_t track : request.tracks) files.push_back(static_cast<int>(track >> 16));
-  files.erase(std::unique(files.begin(), files.end()), files.end());
+  return {{"levels", levels}, {"tracks", request.tracks}};
+}
+
+void add_timeline(const Run& run, std::optional<int64_t> full_rank, Json& documents, Json& binary) {
+  const Json tracks = tracks_json(run);
+  const int64_t begin = tracks.value("begin_ns", int64_t{0}),
+                end = tracks.value("end_ns", int64_t{0});
+  Json sets = Json::array();
+  std::set<int> files;
+  const auto add = [&](std::vector<uint32_t> chosen, uint32_t finest, size_t budget) {
+    if (chosen.empty() || end <= begin) return;
+    for (const uint32_t track : chosen) files.insert(static_cast<int>(track >> 16));
+    sets.push_back(add_tiles(run, std::move(chosen), begin, end, finest, budget, binary));
+  };
+  if (full_rank) {
+    auto chosen = chosen_tracks(tracks, full_rank);
+    require<UsageError>(!chosen.empty(), "insight: --full-rank ", *full_rank,
+                        ": there is no trace of this rank");
+    add(std::move(chosen), 64, kFullBudget);
+  }
+  add(chosen_tracks(tracks), 6, kTileBudget);
+  documents["report"] = {{"sets", std::move(sets)}};
   for (const int file : files) {
     documents[key("strings", {{"file", std::to_string(file)}, {"from", "0"}})] =
         strings_json(run, file, 0);
@@ -168,7 +188,7 @@ std::string report_html(Viewer::State& state) {
     if (reply.status == 200)
       documents[key(question.path, question.params)] = Json::parse(reply.body);
   }
-  add_timeline(queries.run(), documents, binary);
+  add_timeline(queries.run(), state.options.full_rank, documents, binary);
 
   const std::string saved =
       Json{{"documents", std::move(documents)}, {"binary", std::move(binary)}}.dump(

@@ -104,6 +104,13 @@ void merge_all(Lanes& lanes) {
     *list = merge(std::move(*list));
 }
 
+/// `core_wait_ns` of "mm": {"<step>": ns}.
+int64_t core_wait_of(const Json& metadata, int64_t step) {
+  const auto at = Json::json_pointer("/mm/core_wait_ns/" + std::to_string(step));
+  if (!metadata.is_object() || !metadata.contains(at)) return -1;
+  return metadata[at].is_number_integer() ? metadata[at].get<int64_t>() : -1;
+}
+
 }  // namespace
 
 bool is_loader_wait(std::string_view name) {
@@ -166,6 +173,7 @@ std::vector<StepTimes> step_times(const Run& run, int64_t span) {
       times.rank = f.rank;
       times.step = step;
       times.file = file;
+      times.core_wait = core_wait_of(t.metadata(), step);
       times.begin_ns = run.aligned(file, begin);
       times.end_ns = run.aligned(file, end);
       out.push_back(times);
@@ -177,24 +185,26 @@ std::vector<StepTimes> step_times(const Run& run, int64_t span) {
 }
 
 Json to_json(const StepTimes& t) {
-  return {{"rank", t.rank},
-          {"step", t.step},
-          {"begin_ns", t.begin_ns},
-          {"total_ns", t.total},
-          {"compute_ns", t.compute},
-          {"communication_ns", t.communication},
-          {"overlapped_ns", t.overlapped},
-          {"compute_only_ns", t.compute_only},
-          {"exposed_comm_ns", t.exposed},
-          {"free_ns", t.free},
-          {"preparing_ns", t.preparing},
-          {"bubble_ns", t.bubble},
-          {"stage_ns", t.stage},
-          {"exposed_without_bubble_ns", std::max<int64_t>(0, t.exposed - t.bubble)},
-          {"memory_copy_ns", t.memory_copy},
-          {"sync_ns", t.sync},
-          {"loader_wait_ns", t.loader_wait},
-          {"overlap_ratio", t.overlap_ratio()}};
+  Json out{{"rank", t.rank},
+           {"step", t.step},
+           {"begin_ns", t.begin_ns},
+           {"total_ns", t.total},
+           {"compute_ns", t.compute},
+           {"communication_ns", t.communication},
+           {"overlapped_ns", t.overlapped},
+           {"compute_only_ns", t.compute_only},
+           {"exposed_comm_ns", t.exposed},
+           {"free_ns", t.free},
+           {"preparing_ns", t.preparing},
+           {"bubble_ns", t.bubble},
+           {"stage_ns", t.stage},
+           {"exposed_without_bubble_ns", std::max<int64_t>(0, t.exposed - t.bubble)},
+           {"memory_copy_ns", t.memory_copy},
+           {"sync_ns", t.sync},
+           {"loader_wait_ns", t.loader_wait},
+           {"overlap_ratio", t.overlap_ratio()}};
+  if (t.core_wait >= 0) out["core_wait_ns"] = t.core_wait;
+  return out;
 }
 
 }  // namespace triptych::insight

@@ -25,6 +25,8 @@ struct StepTimes {
   int64_t stage = 0;   ///< total - bubble
   int64_t memory_copy = 0, sync = 0;  ///< parts of free: copies, waits for the device
   int64_t loader_wait = 0;            ///< time in the loader's scopes on the host
+  /// How long the thread of the steps was ready but had no core, as the run says; -1: it does not.
+  int64_t core_wait = -1;
   double overlap_ratio() const {
     return communication > 0 ? static_cast<double>(overlapped) / static_cast<double>(communication)
                              : 0;

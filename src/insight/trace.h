@@ -156,6 +156,30 @@ struct Bucket {
   float covered = 0;    ///< share of the bucket, 0..1
 };
 
+/// The arrays of a trace: one element an event in the first twelve, tables behind them.
+struct TraceColumns {
+  std::span<const int64_t> ts, dur;
+  std::span<const uint64_t> args_offset;
+  std::span<const uint32_t> name, parent, correlation, external, linked, detail;
+  std::span<const uint16_t> depth;
+  std::span<const uint8_t> category, work;
+  std::span<const Track> tracks;
+  std::span<const Row> rows;
+  std::span<const Level> levels;
+  std::span<const Bucket> buckets;
+  std::span<const Collective> collectives;
+  std::span<const KernelDetail> kernels;
+  std::span<const OpDetail> ops;
+  std::span<const MemoryEvent> memory;
+  std::span<const Flow> flows;
+  std::span<const CounterSample> counters;
+  std::span<const Step> steps;
+  std::span<const uint64_t> string_offsets;
+  std::span<const char> string_bytes;
+  std::span<const GzPoint> gz_points;
+  std::span<const char> gz_windows;
+};
+
 /// One collected trace file of one rank, as columns. The same bytes lie in memory and in the index
 /// file; opening an index maps them. Everything is read-only and may be used from any thread.
 ///
@@ -164,43 +188,47 @@ class Trace {
  public:
   Trace() = default;
 
-  size_t num_events() const { return ts_.size(); }
-  int64_t ts(EventId e) const { return ts_[e]; }
-  int64_t dur(EventId e) const { return dur_[e]; }
-  int64_t end(EventId e) const { return ts_[e] + dur_[e]; }
-  StringId name_id(EventId e) const { return name_[e]; }
-  std::string_view name(EventId e) const { return string(name_[e]); }
-  Category category(EventId e) const { return static_cast<Category>(category_[e]); }
-  Work work(EventId e) const { return static_cast<Work>(work_[e]); }
-  uint32_t depth(EventId e) const { return depth_[e]; }
-  EventId parent(EventId e) const { return parent_[e]; }  ///< kNone at the outermost level
-  uint32_t track_of(EventId e) const;                     ///< by binary search
-  uint32_t correlation(EventId e) const { return correlation_[e]; }  ///< 0: none
-  uint32_t external_id(EventId e) const { return external_[e]; }     ///< 0: none
+  size_t num_events() const { return columns_.ts.size(); }
+  int64_t ts(EventId e) const { return columns_.ts[e]; }
+  int64_t dur(EventId e) const { return columns_.dur[e]; }
+  int64_t end(EventId e) const { return columns_.ts[e] + columns_.dur[e]; }
+  StringId name_id(EventId e) const { return columns_.name[e]; }
+  std::string_view name(EventId e) const { return string(columns_.name[e]); }
+  Category category(EventId e) const { return static_cast<Category>(columns_.category[e]); }
+  Work work(EventId e) const { return static_cast<Work>(columns_.work[e]); }
+  uint32_t depth(EventId e) const { return columns_.depth[e]; }
+  EventId parent(EventId e) const { return columns_.parent[e]; }  ///< kNone at the outermost level
+  uint32_t track_of(EventId e) const;                             ///< by binary search
+  uint32_t correlation(EventId e) const { return columns_.correlation[e]; }  ///< 0: none
+  uint32_t external_id(EventId e) const { return columns_.external[e]; }     ///< 0: none
   /// The event whose launch this device event answers, kNone when unknown; for a launching call
   /// the first device event that it started.
-  EventId linked(EventId e) const { return linked_[e]; }
-  uint32_t detail(EventId e) const { return detail_[e]; }  ///< into the table of its category
-  const Collective* collective(EventId e) const;           ///< null: not one
+  EventId linked(EventId e) const { return columns_.linked[e]; }
+  uint32_t detail(EventId e) const {
+    return columns_.detail[e];
+  }  ///< into the table of its category
+  const Collective* collective(EventId e) const;  ///< null: not one
   const KernelDetail* kernel(EventId e) const;
   const OpDetail* op(EventId e) const;
 
-  std::span<const int64_t> ts_column() const { return ts_; }
-  std::span<const int64_t> dur_column() const { return dur_; }
-  std::span<const uint32_t> name_column() const { return name_; }
-  std::span<const Track> tracks() const { return tracks_; }
-  std::span<const Row> rows() const { return rows_; }
-  std::span<const Level> levels() const { return levels_; }
-  std::span<const Bucket> buckets() const { return buckets_; }
-  std::span<const Collective> collectives() const { return collectives_; }
-  std::span<const KernelDetail> kernels() const { return kernels_; }
-  std::span<const OpDetail> ops() const { return ops_; }
-  std::span<const MemoryEvent> memory() const { return memory_; }  ///< by time
-  std::span<const Flow> flows() const { return flows_; }           ///< by `from`
-  std::span<const CounterSample> counters() const { return counters_; }
-  std::span<const Step> steps() const { return steps_; }  ///< by number; one per number
+  std::span<const int64_t> ts_column() const { return columns_.ts; }
+  std::span<const int64_t> dur_column() const { return columns_.dur; }
+  std::span<const uint32_t> name_column() const { return columns_.name; }
+  std::span<const Track> tracks() const { return columns_.tracks; }
+  std::span<const Row> rows() const { return columns_.rows; }
+  std::span<const Level> levels() const { return columns_.levels; }
+  std::span<const Bucket> buckets() const { return columns_.buckets; }
+  std::span<const Collective> collectives() const { return columns_.collectives; }
+  std::span<const KernelDetail> kernels() const { return columns_.kernels; }
+  std::span<const OpDetail> ops() const { return columns_.ops; }
+  std::span<const MemoryEvent> memory() const { return columns_.memory; }  ///< by time
+  std::span<const Flow> flows() const { return columns_.flows; }           ///< by `from`
+  std::span<const CounterSample> counters() const { return columns_.counters; }
+  std::span<const Step> steps() const { return columns_.steps; }  ///< by number; one per number
 
-  size_t num_strings() const { return string_offsets_.empty() ? 0 : string_offsets_.size() - 1; }
+  size_t num_strings() const {
+    return columns_.string_offsets.empty() ? 0 : columns_.string_offsets.size() - 1;
+  }
   std::string_view string(StringId id) const;
 
   int64_t begin_ns() const { return begin_ns_; }
@@ -229,28 +257,9 @@ class Trace {
   std::shared_ptr<const void> image_;
   size_t image_bytes_ = 0;
   std::filesystem::path source_;
-  std::span<const int64_t> ts_, dur_;
-  std::span<const uint32_t> name_, parent_, correlation_, external_, linked_, detail_;
-  std::span<const uint64_t> args_offset_;
-  std::span<const uint16_t> depth_;
-  std::span<const uint8_t> category_, work_;
-  std::span<const Track> tracks_;
-  std::span<const Row> rows_;
-  std::span<const Level> levels_;
-  std::span<const Bucket> buckets_;
-  std::span<const Collective> collectives_;
-  std::span<const KernelDetail> kernels_;
-  std::span<const OpDetail> ops_;
-  std::span<const MemoryEvent> memory_;
-  std::span<const Flow> flows_;
-  std::span<const CounterSample> counters_;
-  std::span<const Step> steps_;
-  std::span<const uint64_t> string_offsets_;
-  std::span<const char> string_bytes_;
+  TraceColumns columns_;
   int64_t begin_ns_ = 0, end_ns_ = 0, base_ns_ = 0;
   bool has_device_work_ = false, truncated_ = false;
-  std::span<const GzPoint> gz_points_;
-  std::span<const char> gz_windows_;
   std::shared_ptr<const std::string> source_text_;  ///< of a trace that was not read from a file
   std::shared_ptr<const Json> metadata_;
   std::shared_ptr<const std::vector<std::string>> warnings_;

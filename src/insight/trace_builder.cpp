@@ -4,39 +4,16 @@
 #include <numeric>
 #include <optional>
 #include <thread>
-#include <unordered_map>
 
 #include "base/error.h"
-#include "insight/foreign.h"
+#include "insight/join_sinks.h"
 #include "insight/trace_reader.h"
 #include "insight/work_class.h"
 
 namespace triptych::insight {
 namespace {
 
-using Sinks = std::vector<std::unique_ptr<EventSink>>;
-
 constexpr int64_t kDay = 86400ll * 1000000000;
-
-void renumber(StringId& id, const std::vector<StringId>& to) { id = to[id]; }
-
-/// Strings of all readers in one table; rewrites the ids in `sink`'s tables (not its events).
-std::vector<StringId> join_strings(StringTable& table, EventSink& sink) {
-  std::vector<StringId> to(sink.strings.size());
-  for (StringId id = 0; id < to.size(); ++id) to[id] = table.intern(sink.strings[id]);
-  for (auto& c : sink.collectives) {
-    renumber(c.name, to), renumber(c.group, to), renumber(c.group_tag, to);
-    renumber(c.group_ranks, to), renumber(c.dtype, to), renumber(c.in_split, to);
-  }
-  for (auto& op : sink.ops)
-    renumber(op.shapes, to), renumber(op.types, to), renumber(op.concrete, to);
-  for (auto& m : sink.memory) renumber(m.category, to), renumber(m.module, to);
-  for (auto& c : sink.counters) renumber(c.series, to);
-  for (auto* list : {&sink.tracks, &sink.processes})
-    for (auto& t : *list) renumber(t.name, to), renumber(t.pid_text, to), renumber(t.tid_text, to);
-  sink.strings = StringTable();
-  return to;
-}
 
 /// begin/end records of one track, in the order of the file, become complete events.
 std::vector<RawEvent> pair_up(std::vector<RawEvent> halves, uint64_t& unpaired) {
@@ -91,7 +68,7 @@ class Builder {
       : sinks_(std::move(sinks)), image_(std::move(image)), jobs_(jobs), cancel_(cancel) {}
 
   std::unique_ptr<TraceImage> run() {
-    join_tracks();
+    joined_ = join_sinks(sinks_, *image_);
     check_cancel();
     pair_halves();
     distribute();
@@ -101,7 +78,7 @@ class Builder {
     back_pointers();
     set_work();
     link_launches(*image_);
-    match_flows(*image_, flows_);
+    match_flows(*image_, joined_.flows);
     find_steps(*image_);
     range();
     build_levels(*image_);
@@ -114,122 +91,21 @@ class Builder {
     if (cancel_ && cancel_->load(std::memory_order_relaxed)) throw Cancelled();
   }
 
-  /// Same thread, same track, whichever reader met it; then the order of the timeline.
-  void join_tracks() {
-    struct Name {
-      StringId id = 0;
-      int32_t sort_index = 0;
-    };
-    std::unordered_map<int64_t, Name> processes;
-    std::unordered_map<int64_t, std::unordered_map<int64_t, uint32_t>> index;
-    std::vector<RawTrack> raw;
-    std::vector<std::vector<uint32_t>> to_raw(sinks_.size());
-    for (size_t s = 0; s < sinks_.size(); ++s) {
-      strings_of_.push_back(join_strings(strings_, *sinks_[s]));
-      for (const auto& p : sinks_[s]->processes) {
-        auto& name = processes[p.pid];
-        if (p.named)
-          name.id = p.name;
-        else if (name.id == 0)
-          name.id = p.pid_text;
-        if (p.sorted) name.sort_index = p.sort_index;
-      }
-      for (const auto& t : sinks_[s]->tracks) {
-        const auto [at, added] = index[t.pid].try_emplace(t.tid, static_cast<uint32_t>(raw.size()));
-        if (added) raw.push_back(t);
-        auto& joined = raw[at->second];
-        if (t.named || t.name) joined.name = t.name, joined.named = joined.named || t.named;
-        if (t.sorted) joined.sort_index = t.sort_index, joined.sorted = true;
-        joined.device = std::max(joined.device, t.device);
-        to_raw[s].push_back(at->second);
-      }
-    }
-    for (auto& t : raw)
-      if (t.name == 0) t.name = t.tid_text;
-    require<DataError>(raw.size() < 0xffff, image_->source.string(), ": ", raw.size(),
-                       " different threads; at most 65534 fit a timeline");
-    std::vector<uint32_t> order(raw.size());
-    std::iota(order.begin(), order.end(), 0u);
-    std::ranges::stable_sort(order, [&](uint32_t a, uint32_t b) {
-      const auto key = [&](uint32_t i) {
-        const auto& t = raw[i];
-        return std::tuple(t.device >= 0, processes[t.pid].sort_index, t.pid, t.sort_index, t.tid);
-      };
-      return key(a) < key(b);
-    });
-    std::vector<uint32_t> place(raw.size());
-    for (uint32_t i = 0; i < order.size(); ++i) {
-      const auto& t = raw[order[i]];
-      place[order[i]] = i;
-      Track track;
-      track.pid = t.pid;
-      track.tid = t.tid;
-      track.name = t.name;
-      const auto process = processes.find(t.pid);
-      track.process =
-          process != processes.end() && process->second.id ? process->second.id : t.pid_text;
-      track.device = t.device;
-      track.sort_index = t.sort_index;
-      image_->tracks.push_back(track);
-    }
-    for (auto& list : to_raw) {
-      for (auto& t : list) t = place[t];
-      tracks_of_.push_back(std::move(list));
-    }
-    join_tables();
-    adapt_foreign_tracks(strings_, image_->tracks, roles_);
-  }
-
-  /// Small tables of all readers behind one another, with joined ids.
-  void join_tables() {
-    auto& image = *image_;
-    const auto append = [](auto& to, auto& from) {
-      if (to.empty())
-        to = std::move(from);
-      else
-        to.insert(to.end(), from.begin(), from.end());
-      from = {};
-    };
-    for (size_t s = 0; s < sinks_.size(); ++s) {
-      auto& sink = *sinks_[s];
-      const auto& tracks = tracks_of_[s];
-      offsets_.push_back({static_cast<uint32_t>(image.collectives.size()),
-                          static_cast<uint32_t>(image.kernels.size()),
-                          static_cast<uint32_t>(image.ops.size())});
-      for (auto& k : sink.kernels)
-        if (k.collective != kNone) k.collective += offsets_.back().collectives;
-      for (auto& m : sink.memory) m.track = tracks[m.track];
-      for (auto& f : sink.flows) f.track = tracks[f.track];
-      for (auto& c : sink.counters)
-        image.counters.push_back({c.ts, c.value, tracks[c.track], c.series});
-      sink.counters = {};
-      append(image.collectives, sink.collectives);
-      append(image.kernels, sink.kernels);
-      append(image.ops, sink.ops);
-      append(image.memory, sink.memory);
-      append(flows_, sink.flows);
-      bad_ += sink.bad_events;
-      untimed_ += sink.untimed_events;
-    }
-    std::ranges::stable_sort(image.memory, {}, &MemoryEvent::ts_ns);
-    std::ranges::stable_sort(image.counters, {}, &CounterSample::ts_ns);
-  }
-
   void renumber_event(RawEvent& e, size_t s) const {
-    e.name = strings_of_[s][e.name];
-    e.track = tracks_of_[s][e.track];
+    e.name = joined_.strings_of[s][e.name];
+    e.track = joined_.tracks_of[s][e.track];
     if (e.detail == kNone) return;
     switch (e.category) {
       case Category::kCpuOp:
-        e.detail += offsets_[s].ops;
+        e.detail += joined_.offsets[s].ops;
         break;
       case Category::kKernel:
       case Category::kMemcpy:
       case Category::kMemset:
-        e.detail += offsets_[s].kernels;
+        e.detail += joined_.offsets[s].kernels;
         break;
       default:
-        e.detail += offsets_[s].collectives;
+        e.detail += joined_.offsets[s].collectives;
     }
   }
 
@@ -238,7 +114,7 @@ class Builder {
     for (size_t s = 0; s < sinks_.size(); ++s)
       sinks_[s]->events.for_each([&](RawEvent& e) {
         renumber_event(e, s);
-        adapt_foreign_event(strings_, roles_[e.track], e);
+        adapt_foreign_event(joined_.strings, joined_.roles[e.track], e);
         if (e.phase != 'X') halves.push_back(e);
       });
     if (!halves.empty()) paired_ = pair_up(std::move(halves), unpaired_);
@@ -369,7 +245,7 @@ class Builder {
   void set_work() {
     auto& image = *image_;
     // The answer depends on name and category only; names repeat thousands of times.
-    std::vector<uint8_t> known(strings_.size() * 2, 0xff);
+    std::vector<uint8_t> known(joined_.strings.size() * 2, 0xff);
     for (EventId e = 0; e < image.ts.size; ++e) {
       const auto category = static_cast<Category>(image.category[e]);
       const bool device = category == Category::kKernel || category == Category::kMemcpy ||
@@ -379,20 +255,20 @@ class Builder {
       if (device || category == Category::kCpuOp) {
         auto& memo = known[image.name[e] * size_t{2} + (device ? 1 : 0)];
         if (memo == 0xff) {
-          const auto name = strings_[image.name[e]];
+          const auto name = joined_.strings[image.name[e]];
           memo = static_cast<uint8_t>(device ? device_work(name) : host_work(name, category));
         }
         work = static_cast<Work>(memo);
         if (category == Category::kSync) work = Work::kSync;
       } else if (category == Category::kCollective || category == Category::kUserAnnotation) {
-        work = host_work(strings_[image.name[e]], category);
+        work = host_work(joined_.strings[image.name[e]], category);
       }
       image.work[e] = static_cast<uint8_t>(work);
     }
-    image.string_offsets.assign(strings_.offsets().begin(), strings_.offsets().end());
-    image.string_bytes = strings_.bytes();
+    image.string_offsets.assign(joined_.strings.offsets().begin(), joined_.strings.offsets().end());
+    image.string_bytes = joined_.strings.bytes();
     for (auto& c : image.collectives) fill_bytes(c);
-    strings_ = StringTable();
+    joined_.strings = StringTable();
   }
 
   /// S of section 2.3: the input, except for an all-gather, whose payload is what comes out.
@@ -439,28 +315,19 @@ class Builder {
     const auto add = [&](uint64_t count, std::string_view what) {
       if (count > 0) image_->warnings.push_back(std::to_string(count) + std::string(what));
     };
-    add(bad_, " records of unknown kind were left out");
-    add(untimed_, " records without a usable time were left out");
+    add(joined_.bad_events, " records of unknown kind were left out");
+    add(joined_.untimed_events, " records without a usable time were left out");
     add(outliers_, " events lie days away from all others and were left out");
     add(unpaired_, " begin or end records have no partner and were left out");
   }
-
-  struct Offsets {
-    uint32_t collectives = 0, kernels = 0, ops = 0;
-  };
 
   Sinks sinks_;
   std::unique_ptr<TraceImage> image_;
   int jobs_;
   const std::atomic<bool>* cancel_;
-  StringTable strings_;
-  std::vector<std::vector<StringId>> strings_of_;  ///< per sink
-  std::vector<std::vector<uint32_t>> tracks_of_;
-  std::vector<Offsets> offsets_;
-  std::vector<TrackRole> roles_;
+  JoinedSinks joined_;
   std::vector<RawEvent> paired_;
-  std::vector<RawFlow> flows_;
-  uint64_t bad_ = 0, untimed_ = 0, outliers_ = 0, unpaired_ = 0;
+  uint64_t outliers_ = 0, unpaired_ = 0;
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -17,7 +18,7 @@ namespace triptych::insight {
 namespace {
 
 constexpr char kMagic[8] = {'T', 'R', 'I', 'P', 'I', 'D', 'X', '\n'};
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 constexpr size_t kAlign = 64;
 
 struct Section {
@@ -36,40 +37,21 @@ struct Header {
   uint64_t header_hash = 0;
 };
 
-/// Visits every array of a trace in the order of the sections.
-template <class Trace, class F>
-void for_each_section(Trace&& t, F&& f) {
-  f(t.ts), f(t.dur), f(t.args_offset), f(t.name), f(t.parent), f(t.correlation), f(t.external);
-  f(t.linked), f(t.detail), f(t.depth), f(t.category), f(t.work), f(t.tracks), f(t.rows);
-  f(t.levels), f(t.buckets), f(t.collectives), f(t.kernels), f(t.ops), f(t.memory), f(t.flows);
-  f(t.counters), f(t.steps), f(t.string_offsets), f(t.string_bytes), f(t.gz_points);
-  f(t.gz_windows), f(t.metadata), f(t.warnings);
+/// The arrays of TraceColumns or TraceImage, in the order of the sections.
+template <class T>
+auto arrays(T& t) {
+  return std::tie(t.ts, t.dur, t.args_offset, t.name, t.parent, t.correlation, t.external, t.linked,
+                  t.detail, t.depth, t.category, t.work, t.tracks, t.rows, t.levels, t.buckets,
+                  t.collectives, t.kernels, t.ops, t.memory, t.flows, t.counters, t.steps,
+                  t.string_offsets, t.string_bytes, t.gz_points, t.gz_windows);
 }
 
-/// References to the spans of a Trace under the names above.
-struct Spans {
-  std::span<const int64_t>&ts, &dur;
-  std::span<const uint64_t>& args_offset;
-  std::span<const uint32_t>&name, &parent, &correlation, &external, &linked, &detail;
-  std::span<const uint16_t>& depth;
-  std::span<const uint8_t>&category, &work;
-  std::span<const Track>& tracks;
-  std::span<const Row>& rows;
-  std::span<const Level>& levels;
-  std::span<const Bucket>& buckets;
-  std::span<const Collective>& collectives;
-  std::span<const KernelDetail>& kernels;
-  std::span<const OpDetail>& ops;
-  std::span<const MemoryEvent>& memory;
-  std::span<const Flow>& flows;
-  std::span<const CounterSample>& counters;
-  std::span<const Step>& steps;
-  std::span<const uint64_t>& string_offsets;
-  std::span<const char>& string_bytes;
-  std::span<const GzPoint>& gz_points;
-  std::span<const char>& gz_windows;
-  std::span<const char>&metadata, &warnings;
-};
+/// All sections of an index: the arrays, then two texts.
+template <class Text, class F>
+void for_each_section(auto& columns, Text& metadata, Text& warnings, F&& f) {
+  std::apply([&](auto&... array) { (f(array), ...); }, arrays(columns));
+  f(metadata), f(warnings);
+}
 
 void write_all(int file, const std::filesystem::path& path, const void* data, size_t size) {
   const char* at = static_cast<const char*>(data);
@@ -122,30 +104,15 @@ Trace TraceImage::finish(std::unique_ptr<TraceImage> image) {
   std::shared_ptr<TraceImage> shared = std::move(image);
   Trace t;
   size_t bytes = 0;
-  const auto vector = [&](auto& to, const auto& from) {
-    to = {from.data(), from.size()};
+  const auto refer = [&](auto& to, const auto& from) {
+    to = {from.begin(), from.end()};
     bytes += to.size_bytes();
   };
-  const auto column = [&](auto& to, const auto& from) {
-    to = from.span();
-    bytes += to.size_bytes();
-  };
-  column(t.ts_, shared->ts), column(t.dur_, shared->dur),
-      column(t.args_offset_, shared->args_offset);
-  column(t.name_, shared->name), column(t.parent_, shared->parent);
-  column(t.correlation_, shared->correlation), column(t.external_, shared->external);
-  column(t.linked_, shared->linked), column(t.detail_, shared->detail);
-  column(t.depth_, shared->depth), column(t.category_, shared->category);
-  column(t.work_, shared->work);
-  vector(t.tracks_, shared->tracks), vector(t.rows_, shared->rows),
-      vector(t.levels_, shared->levels);
-  vector(t.buckets_, shared->buckets), vector(t.collectives_, shared->collectives);
-  vector(t.kernels_, shared->kernels), vector(t.ops_, shared->ops),
-      vector(t.memory_, shared->memory);
-  vector(t.flows_, shared->flows), vector(t.counters_, shared->counters);
-  vector(t.steps_, shared->steps), vector(t.string_offsets_, shared->string_offsets);
-  vector(t.string_bytes_, shared->string_bytes), vector(t.gz_points_, shared->gz_points);
-  vector(t.gz_windows_, shared->gz_windows);
+  std::apply(
+      [&](auto&... to) {
+        std::apply([&](auto&... from) { (refer(to, from), ...); }, arrays(*shared));
+      },
+      arrays(t.columns_));
   t.begin_ns_ = shared->facts.begin_ns;
   t.end_ns_ = shared->facts.end_ns;
   t.base_ns_ = shared->facts.base_ns;
@@ -167,21 +134,13 @@ void TraceImage::write(const Trace& trace, const std::filesystem::path& index,
   const std::string warnings = dump_json(warning_list);
   Trace t = trace;
   auto metadata_span = chars(metadata), warnings_span = chars(warnings);
-  const Spans spans{t.ts_,           t.dur_,         t.args_offset_, t.name_,
-                    t.parent_,       t.correlation_, t.external_,    t.linked_,
-                    t.detail_,       t.depth_,       t.category_,    t.work_,
-                    t.tracks_,       t.rows_,        t.levels_,      t.buckets_,
-                    t.collectives_,  t.kernels_,     t.ops_,         t.memory_,
-                    t.flows_,        t.counters_,    t.steps_,       t.string_offsets_,
-                    t.string_bytes_, t.gz_points_,   t.gz_windows_,  metadata_span,
-                    warnings_span};
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof kMagic);
   header.identity = identity;
   header.facts = {t.begin_ns_, t.end_ns_, t.base_ns_, t.has_device_work_, t.truncated_};
   uint64_t at = (sizeof(Header) + kAlign - 1) / kAlign * kAlign;
   size_t number = 0;
-  for_each_section(spans, [&](const auto& span) {
+  for_each_section(t.columns_, metadata_span, warnings_span, [&](const auto& span) {
     auto& section = header.sections[number++];
     section = {static_cast<uint32_t>(sizeof span[0]), 0, at, span.size()};
     at = (at + span.size_bytes() + kAlign - 1) / kAlign * kAlign;
@@ -204,7 +163,8 @@ void TraceImage::write(const Trace& trace, const std::filesystem::path& index,
       written += size + padding;
     };
     put(&header, sizeof header);
-    for_each_section(spans, [&](const auto& span) { put(span.data(), span.size_bytes()); });
+    for_each_section(t.columns_, metadata_span, warnings_span,
+                     [&](const auto& span) { put(span.data(), span.size_bytes()); });
     require(written == header.file_bytes, "internal: index sections do not add up");
   } catch (...) {
     ::close(file);
@@ -218,57 +178,58 @@ void TraceImage::write(const Trace& trace, const std::filesystem::path& index,
   }
 }
 
-bool TraceImage::holds_together(const Trace& t) {
-  const size_t n = t.ts_.size();
-  for (const size_t size : {t.dur_.size(), t.args_offset_.size(), t.name_.size(), t.parent_.size(),
-                            t.correlation_.size(), t.external_.size(), t.linked_.size(),
-                            t.detail_.size(), t.depth_.size(), t.category_.size(), t.work_.size()})
+bool TraceImage::holds_together(const Trace& trace) {
+  const TraceColumns& t = trace.columns_;
+  const size_t n = t.ts.size();
+  for (const size_t size : {t.dur.size(), t.args_offset.size(), t.name.size(), t.parent.size(),
+                            t.correlation.size(), t.external.size(), t.linked.size(),
+                            t.detail.size(), t.depth.size(), t.category.size(), t.work.size()})
     if (size != n) return false;
-  if (t.string_offsets_.empty() || t.string_offsets_.back() != t.string_bytes_.size() ||
-      !std::ranges::is_sorted(t.string_offsets_))
+  if (t.string_offsets.empty() || t.string_offsets.back() != t.string_bytes.size() ||
+      !std::ranges::is_sorted(t.string_offsets))
     return false;
-  if (!all_below(t.name_, t.num_strings(), false) || !all_below(t.parent_, n, true) ||
-      !all_below(t.linked_, n, true))
+  if (!all_below(t.name, trace.num_strings(), false) || !all_below(t.parent, n, true) ||
+      !all_below(t.linked, n, true))
     return false;
   uint64_t events = 0, rows = 0;
-  for (const auto& track : t.tracks_) {
+  for (const auto& track : t.tracks) {
     if (track.first_event != events || track.first_row != rows) return false;
     events += track.num_events;
     rows += track.num_rows;
   }
-  if (events != n || rows != t.rows_.size() || t.tracks_.size() > 0xffff) return false;
+  if (events != n || rows != t.rows.size() || t.tracks.size() > 0xffff) return false;
   uint64_t of_rows = 0, levels = 0, buckets = 0;
-  for (const auto& row : t.rows_) {
+  for (const auto& row : t.rows) {
     if (row.first_event != of_rows || row.first_level != levels) return false;
     of_rows += row.num_events;
     levels += row.num_levels;
   }
-  for (const auto& level : t.levels_) {
+  for (const auto& level : t.levels) {
     if (level.first_bucket != buckets || level.shift > 62) return false;
     buckets += level.num_buckets;
   }
-  if (of_rows != n || levels != t.levels_.size() || buckets != t.buckets_.size()) return false;
+  if (of_rows != n || levels != t.levels.size() || buckets != t.buckets.size()) return false;
   const auto below_n = [&](const auto& table, auto member) {
     return std::ranges::all_of(table, [&](const auto& row) { return row.*member < n; });
   };
-  const auto tracks = t.tracks_.size();
-  return below_n(t.buckets_, &Bucket::longest) && below_n(t.collectives_, &Collective::event) &&
-         below_n(t.kernels_, &KernelDetail::event) && below_n(t.ops_, &OpDetail::event) &&
-         below_n(t.steps_, &Step::event) && below_n(t.flows_, &Flow::from) &&
-         below_n(t.flows_, &Flow::to) &&
-         std::ranges::all_of(t.steps_, [&](const Step& s) { return s.track < tracks; }) &&
-         std::ranges::all_of(t.counters_, [&](const auto& c) { return c.track < tracks; }) &&
-         std::ranges::all_of(t.memory_,
+  const auto tracks = t.tracks.size();
+  return below_n(t.buckets, &Bucket::longest) && below_n(t.collectives, &Collective::event) &&
+         below_n(t.kernels, &KernelDetail::event) && below_n(t.ops, &OpDetail::event) &&
+         below_n(t.steps, &Step::event) && below_n(t.flows, &Flow::from) &&
+         below_n(t.flows, &Flow::to) &&
+         std::ranges::all_of(t.steps, [&](const Step& s) { return s.track < tracks; }) &&
+         std::ranges::all_of(t.counters, [&](const auto& c) { return c.track < tracks; }) &&
+         std::ranges::all_of(t.memory,
                              [&](const auto& m) { return m.track == kNone || m.track < tracks; }) &&
-         std::ranges::all_of(t.gz_points_,
+         std::ranges::all_of(t.gz_points,
                              [&](const GzPoint& p) {
                                return p.bits < 8 && p.window_size <= 32768 &&
-                                      p.window <= t.gz_windows_.size() &&
-                                      p.window_size <= t.gz_windows_.size() - p.window;
+                                      p.window <= t.gz_windows.size() &&
+                                      p.window_size <= t.gz_windows.size() - p.window;
                              }) &&
          std::ranges::all_of(
-             t.category_, [](uint8_t c) { return c <= static_cast<uint8_t>(Category::kSpan); }) &&
-         std::ranges::all_of(t.work_,
+             t.category, [](uint8_t c) { return c <= static_cast<uint8_t>(Category::kSpan); }) &&
+         std::ranges::all_of(t.work,
                              [](uint8_t w) { return w <= static_cast<uint8_t>(Work::kSync); });
 }
 
@@ -289,15 +250,9 @@ std::optional<Trace> TraceImage::open(const std::filesystem::path& index,
     return std::nullopt;
   Trace t;
   std::span<const char> metadata, warnings;
-  const Spans spans{
-      t.ts_,           t.dur_,       t.args_offset_, t.name_,     t.parent_,      t.correlation_,
-      t.external_,     t.linked_,    t.detail_,      t.depth_,    t.category_,    t.work_,
-      t.tracks_,       t.rows_,      t.levels_,      t.buckets_,  t.collectives_, t.kernels_,
-      t.ops_,          t.memory_,    t.flows_,       t.counters_, t.steps_,       t.string_offsets_,
-      t.string_bytes_, t.gz_points_, t.gz_windows_,  metadata,    warnings};
   size_t number = 0;
   bool good = true;
-  for_each_section(spans, [&](auto& span) {
+  for_each_section(t.columns_, metadata, warnings, [&](auto& span) {
     using T = std::remove_cvref_t<decltype(span[0])>;
     const auto& s = header.sections[number++];
     good = good && s.element_bytes == sizeof(T) && s.offset % kAlign == 0 &&

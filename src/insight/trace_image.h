@@ -20,6 +20,8 @@ struct Column {
     data = std::make_unique_for_overwrite<T[]>(n);
     size = n;
   }
+  const T* begin() const { return data.get(); }
+  const T* end() const { return data.get() + size; }
   T& operator[](size_t i) { return data[i]; }
   const T& operator[](size_t i) const { return data[i]; }
   std::span<const T> span() const { return {data.get(), size}; }

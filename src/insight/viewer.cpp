@@ -10,9 +10,10 @@
 namespace triptych::insight {
 namespace {
 
-std::shared_ptr<const Queries> load(Run run, int jobs, bool write_index, LoadProgress* progress) {
+std::shared_ptr<const Queries> load(Run run, const ViewerOptions& options, LoadProgress* progress) {
   auto loaded = std::make_shared<Run>(std::move(run));
-  loaded->load(jobs, progress, write_index);
+  loaded->set_peak_flops_per_s(options.peak_flops_per_s);
+  loaded->load(options.jobs, progress, options.write_index);
   return std::make_shared<const Queries>(std::move(loaded));
 }
 
@@ -56,9 +57,8 @@ Viewer::Viewer(ViewerOptions options) : state_(std::make_unique<State>()) {
   loader_ = std::thread([&state, run = std::move(run), baseline = std::move(baseline)]() mutable {
     try {
       const ViewerOptions& o = state.options;
-      state.queries = load(std::move(run), o.jobs, o.write_index, &state.progress);
-      if (baseline)
-        state.baseline = load(std::move(*baseline), o.jobs, o.write_index, &state.progress);
+      state.queries = load(std::move(run), o, &state.progress);
+      if (baseline) state.baseline = load(std::move(*baseline), o, &state.progress);
     } catch (const std::exception& error) {
       state.failure = error.what();
       state.queries.reset();

@@ -16,8 +16,10 @@ namespace triptych::insight {
 struct ViewerOptions {
   std::vector<std::filesystem::path> where;  ///< a run directory, or traces
   std::optional<std::filesystem::path> baseline;
-  int jobs = 0;             ///< threads that read traces; 0: one per core
-  bool write_index = true;  ///< beside the traces, else in the cache folder
+  int jobs = 0;                      ///< threads that read traces; 0: one per core
+  bool write_index = true;           ///< beside the traces, else in the cache folder
+  double peak_flops_per_s = 0;       ///< of one device, for shares of it; 0: as the traces say
+  std::optional<int64_t> full_rank;  ///< whose events a saved report keeps one by one
 };
 
 /// The viewer's answers, whoever asks: the server, the report, a test. Reads the traces in a thread

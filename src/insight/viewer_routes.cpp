@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "insight/assets.h"
+#include "insight/flame.h"
 #include "insight/metrics_tail.h"
 #include "insight/timeline.h"
 #include "insight/viewer_state.h"
@@ -125,6 +126,14 @@ const std::map<std::string_view, Route>& routes() {
       {"comm/alignment", [](Q q, R r) { return q.comm_alignment(scope_of(r)); }},
       {"parallel/layout", [](Q q, R) { return q.parallel_layout(); }},
       {"pipeline", [](Q q, R r) { return q.pipeline(scope_of(r)); }},
+      {"flame",
+       [](Q q, R r) {
+         FlameQuery flame;
+         flame.modules = r.text("by") == "modules";
+         if (!r.text("t0").empty() || !r.text("t1").empty()) flame.range = range_of(r);
+         flame.tracks = numbers<uint32_t>(r, "tracks", 1000);
+         return q.flame(scope_of(r), flame);
+       }},
       {"idle", [](Q q, R r) { return q.idle(scope_of(r)); }},
       {"critical_path", [](Q q, R r) { return q.critical_path(scope_of(r)); }},
       {"memory/curve",

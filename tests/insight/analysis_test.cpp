@@ -1,6 +1,5 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstring>
 #include <fstream>
@@ -8,8 +7,6 @@
 #include <set>
 
 #include "base/error.h"
-#include "base/files.h"
-#include "base/format.h"
 #include "cli/command.h"
 #include "cli/commands.h"
 #include "insight/comm_calls.h"
@@ -23,48 +20,17 @@
 #include "insight/pipeline.h"
 #include "insight/queries.h"
 #include "insight/report.h"
-#include "insight/snapshot_curve.h"
 #include "insight/statistics.h"
 #include "insight/step_times.h"
 #include "insight/timeline.h"
 #include "insight/trace_tree.h"
 #include "insight/work_class.h"
-#include "synthetic.h"
+#include "loaded.h"
 
 namespace triptych::insight {
 namespace {
 
-namespace fs = std::filesystem;
 using testing::HasSubstr;
-
-class Scratch {
- public:
-  Scratch() {
-    std::string pattern = (fs::temp_directory_path() / "insight_XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~Scratch() { fs::remove_all(path_); }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
-std::shared_ptr<insight::Run> load_run(const fs::path& where) {
-  auto run = std::make_shared<insight::Run>(insight::Run::find({where}));
-  run->load(2, nullptr, false);
-  return run;
-}
-
-/// A made-up run, written, found and loaded.
-struct Loaded {
-  Scratch folder;
-  std::shared_ptr<insight::Run> run;
-  explicit Loaded(const SyntheticOptions& options) {
-    write_synthetic_run(options, folder.path());
-    run = load_run(folder.path());
-  }
-};
 
 // ---- unions
 
@@ -270,6 +236,12 @@ TEST_P(Findings, NameTheFaultAndNothingElse) {
     EXPECT_EQ(found[0]["dst"], fault.dst);
   }
   EXPECT_FALSE(found[0]["words"].get<std::string>().empty());
+  if (fault.kind != "clock_skew") {
+    // It leads to a place on a rank that is meant: its step, its wait, a message of the link.
+    ASSERT_TRUE(found[0].contains("slice")) << found[0];
+    const auto place = slice_json(*l.run, found[0]["slice"].get<uint64_t>());
+    EXPECT_THAT(place["rank"].get<int>(), testing::AnyOf(fault.rank, fault.src, fault.dst));
+  }
   if (fault.kind == "clock_skew") {
     EXPECT_NEAR(found[0]["evidence"]["offset_ns"].get<double>(), -3e6, 1e4);
   }
@@ -349,6 +321,12 @@ TEST(Pipeline, BubbleOfTheSimulationIsTheory) {
   for (const auto& stage : p["stages"])
     EXPECT_EQ(stage["busy_ns"].get<int64_t>() + stage["bubble_ns"].get<int64_t>(),
               p["pipe_ns"].get<int64_t>());
+  // Without links and noise the very order of these actions gives the formula; 1 %: F and B of one
+  // stage are 1 to 2 only up to the noise in the medians.
+  const auto& ideal = p["ideal"];
+  ASSERT_TRUE(ideal.is_object());
+  EXPECT_NEAR(ideal["bubble_share"].get<double>(), p["theory"]["bubble_share"].get<double>(), 0.01);
+  EXPECT_LE(ideal["pipe_ns"].get<int64_t>(), p["pipe_ns"].get<int64_t>());
   EXPECT_EQ(theoretical_bubble("interleaved", 4, 8, 2), 3.0 / 19);
   EXPECT_EQ(theoretical_bubble("1f1b", 1, 8, 1), 0);
 }
@@ -425,349 +403,6 @@ TEST(Compare, NamesWhatGrew) {
   EXPECT_EQ(diff["rows"][0]["change"], "increased");
   EXPECT_NEAR(diff["total"]["b"].get<double>() / diff["total"]["a"].get<double>(), 1.5,
               0.02);  // per step, whatever their number
-}
-
-// ---- timeline
-
-struct TileRow {
-  uint32_t depth;
-  std::vector<double> start, dur;
-  std::vector<uint32_t> name, event, count;
-};
-struct TileBlock {
-  uint32_t track;
-  std::vector<TileRow> rows;
-};
-std::vector<TileBlock> parse_tiles(const std::string& bytes) {
-  size_t at = 0;
-  const auto u32 = [&] {
-    uint32_t v;
-    std::memcpy(&v, bytes.data() + at, 4);
-    at += 4;
-    return v;
-  };
-  EXPECT_EQ(u32(), 0x454C4954u);
-  std::vector<TileBlock> blocks(u32());
-  for (auto& block : blocks) {
-    block.track = u32();
-    u32(), u32();
-    block.rows.resize(u32());
-    for (auto& row : block.rows) {
-      row.depth = u32();
-      const size_t n = u32();
-      if (at % 8) u32();
-      const auto column = [&](auto& out) {
-        out.resize(n);
-        std::memcpy(out.data(), bytes.data() + at, n * sizeof out[0]);
-        at += n * sizeof out[0];
-      };
-      column(row.start), column(row.dur), column(row.name), column(row.event), column(row.count);
-      std::vector<float> covered;
-      column(covered);
-      for (const float c : covered) EXPECT_TRUE(c >= 0 && c <= 1);
-    }
-  }
-  EXPECT_EQ(at, bytes.size());
-  return blocks;
-}
-
-TEST(Tiles, HoldEveryEventAtEveryLevel) {
-  const Loaded l({.data = 1, .steps = 8, .layers = 8, .micro_batches = 8});
-  const auto& t = l.run->files()[0].trace;
-  for (uint32_t k = 0; k < t.tracks().size(); ++k) {
-    const Track& track = t.tracks()[k];
-    if (track.num_events == 0) continue;
-    for (const uint32_t level : {6u, 10u, 14u, 18u, 22u, 26u}) {
-      const int64_t width = int64_t{512} << level;
-      const int64_t first = l.run->aligned(0, t.begin_ns()) / width - 1,
-                    last = l.run->aligned(0, t.end_ns()) / width;
-      if (last - first > 3000) continue;
-      TileRequest request{.level = level, .tracks = {track_id(0, k)}};
-      for (int64_t tile = first; tile <= last; ++tile) request.tiles.push_back(tile);
-      uint64_t events = 0, slices = 0;
-      std::set<uint32_t> seen;
-      for (const auto& block : parse_tiles(tiles_binary(*l.run, request)))
-        for (const auto& row : block.rows)
-          for (size_t i = 0; i < row.start.size(); ++i) {
-            ++slices;
-            if (row.count[i] > 1)
-              events += row.count[i];
-            else if (seen.insert(row.event[i]).second)
-              ++events;  // a long one appears in several tiles
-          }
-      // Events at a bucket's edge may stand for one more: within a per cent.
-      EXPECT_NEAR(static_cast<double>(events), track.num_events, 2 + 0.01 * track.num_events)
-          << "track " << k << " level " << level;
-      const auto buckets = static_cast<uint64_t>(last - first + 1) * 512;
-      EXPECT_LE(slices,
-                std::min<uint64_t>(2 * buckets * track.num_rows, 2 * track.num_events + buckets))
-          << level;
-    }
-  }
-}
-
-TEST(Timeline, TracksSlicesRangesSearch) {
-  const Loaded l({.data = 2, .steps = 2, .layers = 2});
-  const auto tracks = tracks_json(*l.run);
-  ASSERT_EQ(tracks["ranks"].size(), 2u);
-  std::vector<uint32_t> ids;
-  for (const auto& process : tracks["ranks"][0]["processes"])
-    for (const auto& track : process["tracks"]) {
-      EXPECT_TRUE(track["count"].get<int64_t>() > 0);
-      if (track["kind"] != "counter") ids.push_back(track["id"].get<uint32_t>());
-    }
-  const int64_t begin = tracks["begin_ns"].get<int64_t>(), end = tracks["end_ns"].get<int64_t>();
-  // A selection adds up: self times of all rows are the busy times of the tracks, whole or cut
-  // anywhere.
-  for (const auto& [t0, t1] :
-       {std::pair(begin, end), std::pair(begin + (end - begin) / 3, begin + (end - begin) / 2)}) {
-    const auto range = range_json(*l.run, ids, t0, t1);
-    int64_t self = 0, busy = 0;
-    for (const auto& row : range["rows"]) self += row["self_ns"].get<int64_t>();
-    for (const auto& track : range["busy"]) busy += track["busy_ns"].get<int64_t>();
-    EXPECT_EQ(self, busy);
-    EXPECT_GT(busy, 0);
-  }
-  const auto found = search_json(*l.run, "addmm", 0, 5, "");
-  EXPECT_EQ(found["matches"].size(), 5u);
-  const auto next = search_json(*l.run, "addmm", 0, 5, found["next"].get<std::string>());
-  EXPECT_GT(next["matches"][0]["id"], found["matches"][4]["id"]);
-  EXPECT_EQ(search_json(*l.run, "/^aten::(addmm|mm)$/", 0, 1000, "")["total"],
-            search_json(*l.run, "/ATEN::A?D?D?MM$/", 0, 1, "")["total"]);
-  EXPECT_EQ(search_json(*l.run, "correlation:1", 0, 10, "").contains("incomplete"), false);
-  EXPECT_THROW(search_json(*l.run, "/(/", 0, 10, ""), Error);
-  const auto slice = slice_json(*l.run, found["matches"][0]["id"].get<uint64_t>());
-  EXPECT_EQ(slice["name"], "aten::addmm");
-  EXPECT_EQ(slice["module"], "model.layers.0");
-  EXPECT_EQ(slice["step"], 10);
-  EXPECT_FALSE(slice["args"].empty());
-  EXPECT_FALSE(slice["kernels"].empty());
-  EXPECT_EQ(slice["next"], found["matches"][1]["id"]);
-  const auto kernel = slice_json(*l.run, slice["kernels"][0]["id"].get<uint64_t>());
-  EXPECT_EQ(kernel["op"]["name"], "aten::addmm");
-  EXPECT_THROW(slice_json(*l.run, uint64_t{77} << 32), Error);
-  EXPECT_FALSE(flows_json(*l.run, ids, begin, end, 50)["flows"].empty());
-  const auto counters = counters_json(*l.run, track_id(0, 0xffff), begin, end, 100);
-  EXPECT_EQ(counters["max"].size(), 100u);
-}
-
-// ---- snapshots
-
-TEST(Pickle, ReadsDataAndRefusesCode) {
-  // {'a': [1, -2, 3.5, None, True, 'x'], 'b': (18446744073709551615,)} with protocol 4, memoised.
-  static constexpr char kGood[] =
-      "\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x01"
-      "a\x94]\x94(K\x01J\xfe\xff\xff\xffG@\x0c\x00\x00\x00\x00\x00\x00"
-      "N\x88\x8c\x01x\x94"
-      "e\x8c\x01"
-      "b\x94\x8a\x09\xff\xff\xff\xff\xff\xff\xff\xff\x00\x85\x94u.";
-  const std::string good(kGood, sizeof kGood - 1);
-  const auto value = read_pickle(good, "s.pickle");
-  EXPECT_EQ(value["a"], Json::parse(R"([1, -2, 3.5, null, true, "x"])"));
-  EXPECT_EQ(value["b"][0], 18446744073709551615ull);
-  EXPECT_THAT([] { read_pickle("cos\nsystem\n(S'echo'\ntR.", "s.pickle"); },
-              testing::ThrowsMessage<DataError>(
-                  HasSubstr("is not plain data; nothing of this file is executed")));
-  for (size_t cut = 0; cut < good.size(); ++cut)
-    EXPECT_THROW(read_pickle(good.substr(0, cut), "s"), DataError) << cut;
-  const std::string cycle(
-      "\x80\x02]q\x00h\x00"
-      "a.",
-      9);
-  EXPECT_THROW(read_pickle(cycle, "s"), DataError);
-}
-
-/// A snapshot by hand: 100 bytes from before, then 50 and 30 come, 100 and 30 go, 20 come.
-Json snapshot_by_hand() {
-  const auto frames = [](const char* layer) {
-    return Json::array({{{"name", layer}, {"filename", "forward"}, {"line", 0}}});
-  };
-  const auto event = [&](const char* action, int64_t t, int64_t size, const char* category,
-                         const char* layer) {
-    return Json{{"action", action}, {"addr", size},         {"size", size},           {"stream", 0},
-                {"time_us", t},     {"category", category}, {"frames", frames(layer)}};
-  };
-  const auto block = [&](int64_t size, const char* category, const char* layer) {
-    return Json{{"address", size},        {"size", size},
-                {"requested_size", size}, {"state", "active_allocated"},
-                {"category", category},   {"frames", frames(layer)}};
-  };
-  return {
-      {"segments",
-       {{{"device", 0},
-         {"address", 0},
-         {"total_size", 70},
-         {"allocated_size", 70},
-         {"stream", 0},
-         {"blocks", {block(50, "activation", "a"), block(20, "gradient", "b")}}}}},
-      {"device_traces",
-       {{event("alloc", 1000, 50, "activation", "a"), event("alloc", 1001, 30, "temporary", "b"),
-         event("free_requested", 1002, 100, "parameter", "b"),
-         event("free_completed", 1002, 100, "parameter", "b"),
-         event("free_completed", 1003, 30, "temporary", "b"),
-         event("alloc", 1004, 20, "gradient", "b")}}}};
-}
-
-TEST(Snapshot, GoesBackFromItsEndToItsPeak) {
-  const auto history = snapshot_history(snapshot_by_hand(), 16);
-  const auto& peak = history["peak"];
-  EXPECT_EQ(peak["allocated"], 180);
-  EXPECT_EQ(peak["peak_ns"], 1000);
-  EXPECT_EQ(peak["categories"],
-            Json::parse(R"({"activation": 50, "parameter": 100, "temporary": 30})"));
-  ASSERT_EQ(peak["layers"].size(), 2u);
-  EXPECT_EQ(peak["layers"][0]["module"], "b");
-  EXPECT_EQ(peak["layers"][0]["bytes"], 130);
-  EXPECT_EQ(peak["layers"][0]["temporary"], 30);
-  EXPECT_EQ(peak["rows"][0]["count"], 1);
-  std::vector<int64_t> allocated;
-  for (const auto& point : history["curve"]["points"])
-    allocated.push_back(point["allocated"].get<int64_t>());
-  EXPECT_THAT(allocated, testing::ElementsAre(150, 180, 80, 50, 70));
-  EXPECT_EQ(history["curve"]["categories"]["parameter"], Json::parse("[100, 100, 0, 0, 0]"));
-  // What is not there, or is something else, is nothing.
-  for (const char* text : {"{}", R"({"segments": 3, "device_traces": [[1, {"action": 2}]]})",
-                           R"({"segments": [{"blocks": [{"state": "active_allocated"}]}]})"})
-    EXPECT_EQ(snapshot_history(Json::parse(text), 16)["peak"]["allocated"], 0) << text;
-}
-
-// A run that was not traced has its memory pages from its snapshot.
-TEST(Snapshot, StandsInForATrace) {
-  const auto folder = fs::temp_directory_path() / fmt::format("insight_snapshot_{}", getpid());
-  fs::create_directories(folder);
-  auto snapshot = snapshot_by_hand();
-  snapshot["triptych"] = {{"rank", 3}};
-  write_file_atomically(folder / "snapshot_1.json", dump_json(snapshot));
-  write_file_atomically(folder / "broken.pickle", "cos\nsystem\n");
-  const Queries queries(load_run(folder));
-  EXPECT_EQ(queries.memory_peak({.rank = 3})["allocated"], 180);
-  EXPECT_EQ(queries.memory_curve({.rank = 3}, 100)["rank"], 3);
-  EXPECT_EQ(queries.memory_categories({})["rows"].size(), 3u);
-  EXPECT_THROW(queries.memory_peak({.rank = 4}), Error);
-  const auto summary = queries.summary_document({}, 1);
-  ASSERT_EQ(summary["memory"].size(), 1u);
-  EXPECT_EQ(summary["memory"][0]["layers"].size(), 1u);
-  EXPECT_EQ(summary["unreadable"].size(), 1u);
-  EXPECT_THAT(report_text(summary, 1), HasSubstr("snapshot_1.json"));
-  EXPECT_EQ(memory_layers_table(summary)[0]["module"], "b");
-  fs::remove_all(folder);
-}
-
-// What a run knows of its blocks counts more than what their lives suggest.
-TEST(Memory, CategoriesAndModulesAreTheRunsOwn) {
-  const auto folder = fs::temp_directory_path() / fmt::format("insight_memory_{}", getpid());
-  fs::create_directories(folder);
-  const auto event = [](int64_t t, int64_t address, int64_t bytes, int64_t total,
-                        const char* category, const char* module) {
-    return fmt::format(
-        R"({{"ph": "i", "cat": "cpu_instant_event", "name": "[memory]", "pid": 1, "tid": 1, "ts": {},
- "args": {{"Addr": {}, "Bytes": {}, "Total Allocated": {}, "Device Type": 0, "Device Id": -1,
- "Category": "{}", "Module": "{}"}}}})",
-        t, address, bytes, total, category, module);
-  };
-  write_file_atomically(folder / "rank-0_1.1.pt.trace.json",
-                        "{\"traceEvents\": [" + event(10, 64, 100, 100, "parameter", "layers.0") +
-                            "," + event(20, 256, 50, 150, "activation", "layers.1") + "," +
-                            event(30, 256, -50, 100, "activation", "layers.1") + "]}");
-  const Queries queries(load_run(folder));
-  const auto peak = queries.memory_peak({});
-  EXPECT_EQ(peak["allocated"], 150);
-  EXPECT_EQ(peak["categories"], Json::parse(R"({"activation": 50, "parameter": 100})"));
-  ASSERT_EQ(peak["layers"].size(), 2u);
-  EXPECT_EQ(peak["layers"][0]["module"], "layers.0");
-  EXPECT_EQ(peak["layers"][1]["activation"], 50);
-  fs::remove_all(folder);
-}
-
-// ---- a real trace
-
-TEST(RealTrace, TwoGlooRanks) {
-  const auto run = load_run(fs::path(TRIPTYCH_SOURCE_DIR) / "tests/insight/two_gloo_ranks");
-  ASSERT_EQ(run->ranks(), (std::vector<int64_t>{0, 1}));
-  EXPECT_EQ(run->world_size(), 2);
-  const auto steps = step_times(*run);
-  ASSERT_EQ(steps.size(), 6u);
-  for (const auto& s : steps) {
-    EXPECT_EQ(s.total, s.compute_only + s.overlapped + s.exposed + s.free + s.preparing);
-    EXPECT_GT(s.compute, 0);
-    EXPECT_GT(s.communication, 0);
-  }
-  const auto calls = match_calls(*run);
-  EXPECT_EQ(calls.source, "gloo");
-  EXPECT_TRUE(calls.mismatches.empty());
-  int64_t reduces = 0, messages = 0, bytes = 0;
-  for (const auto& call : calls.calls) {
-    reduces += call.type == "all_reduce";
-    messages += call.type == "send_recv";
-    bytes += call.type == "all_reduce" ? call.bytes : 0;
-    EXPECT_EQ(call.parts.size(), 2u);
-  }
-  EXPECT_EQ(reduces, 12);  // four parameters, three steps
-  EXPECT_EQ(messages, 3);
-  EXPECT_EQ(bytes, 3 * 4 * (32 * 64 + 64 + 64 * 8 + 8));  // all gradients in fp32
-  EXPECT_GT(Queries(run).memory_peak({})["allocated"].get<int64_t>(), 0);
-  EXPECT_TRUE(Queries(run).findings({})["findings"].empty());
-}
-
-// ---- the command
-
-struct Output {
-  int status;
-  std::string text;
-};
-Output summary(std::vector<std::string> words) {
-  words.insert(words.begin(), {"profile", "summary"});
-  testing::internal::CaptureStdout();
-  const std::vector<Command> commands = {profile_command()};
-  const int status = run_command_line(commands, words);
-  return {status, testing::internal::GetCapturedStdout()};
-}
-
-TEST(ProfileSummary, TextJsonCsvAndStatus) {
-  Scratch folder;
-  write_synthetic_run({.data = 4, .steps = 6, .slow_rank = 2}, folder.path() / "traces", true);
-  std::ofstream(folder.path() / "metrics.jsonl")
-      << "{\"step\": 1, \"loss\": 2.5}\n{\"step\": 2, \"loss\": \"NaN\"}\n{\"step\": 3";
-  const auto where = folder.path().string();
-  const auto text = summary({where});
-  EXPECT_EQ(text.status, 0);
-  EXPECT_THAT(text.text, HasSubstr("slow_rank: rank 2 computes"));
-  for (size_t at = 0; at < text.text.size();) {
-    const auto end = text.text.find('\n', at);
-    EXPECT_LE(end - at, 100u) << text.text.substr(at, end - at);
-    at = end + 1;
-  }
-  const auto json = Json::parse(summary({where, "--json"}).text);
-  ASSERT_EQ(json["steps"].size(), 24u);
-  for (const auto& s : json["steps"])
-    EXPECT_EQ(s["total_ns"].get<int64_t>(),
-              s["compute_only_ns"].get<int64_t>() + s["overlapped_ns"].get<int64_t>() +
-                  s["exposed_comm_ns"].get<int64_t>() + s["free_ns"].get<int64_t>() +
-                  s["preparing_ns"].get<int64_t>());
-  EXPECT_EQ(json["findings"][0]["kind"], "slow_rank");
-  EXPECT_EQ(json["findings"][0]["rank"], 2);
-  const auto one = Json::parse(summary({where, "--json", "--rank", "1", "--step", "11"}).text);
-  EXPECT_EQ(one["steps"].size(), 1u);
-  EXPECT_EQ(summary({where, "--fail-if", "findings > 0"}).status, 1);
-  EXPECT_EQ(summary({where, "--fail-if", "exposed_comm>0.99"}).status, 0);
-  EXPECT_EQ(summary({where, "--fail-if", "nonsense>1"}).status, 2);
-  const auto tables = folder.path() / "tables";
-  EXPECT_EQ(summary({where, "--csv", tables.string()}).status, 0);
-  for (const auto& name : table_names()) EXPECT_TRUE(fs::exists(tables / (name + ".csv"))) << name;
-  std::string line;
-  std::ifstream trace_time(tables / "step_trace_time.csv");
-  std::getline(trace_time, line);
-  EXPECT_THAT(line, HasSubstr("Step,Type,Index,Computing,Communication(Not "
-                              "Overlapped),Overlapped,Communication,Free,Stage,Bubble"));
-  const auto run = load_run(folder.path());
-  const auto scalars = Queries(run).scalars({});
-  EXPECT_EQ(scalars["values"]["loss"], Json::parse("[2.5, null]"));
-  EXPECT_EQ(summary({(folder.path() / "nothing").string()}).status, 1);
-}
-
-TEST(Csv, QuotesAndDefusesFormulas) {
-  const auto csv = to_csv(Json::parse(R"({"rows":[{"a":"=1+1","b":"x,\"y\""},{"a":3,"c":null}]})"));
-  EXPECT_EQ(csv, "a,b,c\r\n'=1+1,\"x,\"\"y\"\"\",\r\n3,,\r\n");
 }
 
 }  // namespace

@@ -1,7 +1,11 @@
-"""Compares our figures with those of HolisticTraceAnalysis on the same made-up CUDA traces.
+"""Compares our figures with those of HolisticTraceAnalysis on the same traces.
 
-  check_hta.py PROBE GENERATOR          needs HolisticTraceAnalysis 0.5 and pandas below 3
-Whole microseconds must agree exactly; sums of fractions within 1e-9.
+  check_hta.py PROBE GENERATOR              made-up CUDA traces, and PyTorch's of two Gloo ranks
+  check_hta.py --run TRIPTYCH RUNS_DATA     traces that a run of ours makes, through `profile summary --hta`
+
+Needs HolisticTraceAnalysis 0.5 and pandas below 3. Whole microseconds must agree exactly; sums of fractions within 1e-9.
+Traces of the CPU have no device work, which nearly all of HTA is about: of them the tables of host events are compared, so what
+both read from the file, kept, and rounded.
 """
 import json
 import logging
@@ -47,11 +51,26 @@ class Check:
                     self.wrong.append(f"{what} {key} {value}: HTA {theirs[key][value]}, ours {ours[key][value]}")
 
 
-def compare(folder, probe, check, label):
-    ours = json.loads(subprocess.run([probe, str(folder)], check=True, capture_output=True, text=True).stdout)
-    files = {i: str(p) for i, p in enumerate(sorted(folder.glob("*.json")))}
+def compare_host(ours, hta, check, label):
+    frame = hta.get_gpu_user_annotation_breakdown(use_gpu_annotation=False, visualize=False)
+    columns = ["sum (us)", "max (us)", "min (us)", "mean (us)", "stddev"]
+    check.rows(f"{label} annotations", frame.to_dict("records"), ours["host_user_annotations"], ["rank", "name"], columns)
+    symbols = hta.t.symbol_table.get_sym_table()
+    for rank in hta.t.get_ranks():
+        table = hta.t.get_trace(rank)
+        sums = table[table["stream"].eq(-1)].groupby("name")["dur"].agg(["count", "sum"])
+        want = [{"name": symbols[name], "counts": row["count"], "total_duration": row["sum"]} for name, row in sums.iterrows()]
+        got = [row for row in ours["host_events"] if row["rank"] == rank]
+        check.rows(f"{label} host rank {rank}", want, got, ["name"], ["counts", "total_duration"])
+
+
+def compare(folder, ours, check, label):
+    files = {i: str(p) for i, p in enumerate(sorted([*folder.glob("*.json"), *folder.glob("*.json.gz")]))}
     hta = TraceAnalysis(trace_files=files, trace_dir=str(folder))
     ranks = list(files)
+    compare_host(ours, hta, check, label)
+    if not ours["temporal_breakdown"]:
+        return
 
     frame = hta.get_temporal_breakdown(visualize=False)
     check.rows(f"{label} temporal", frame.to_dict("records"), ours["temporal_breakdown"], ["rank"], [c for c in frame.columns if c != "rank"])
@@ -78,13 +97,60 @@ def compare(folder, probe, check, label):
     check.rows(f"{label} queue length", want, ours["queue_length_summary"], ["rank", "stream"], ["min", "25%", "50%", "75%", "max"], 0, 1)
 
 
-def main():
-    probe, generator = sys.argv[1:3]
-    check = Check()
+def stdout_of(*words):
+    return subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True).stdout
+
+
+def made_up(probe, generator, check):
     for setting in SETTINGS:
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run([generator, folder, *setting.split()], check=True, capture_output=True)
-            compare(pathlib.Path(folder), probe, check, setting)
+            stdout_of(generator, folder, *setting.split())
+            compare(pathlib.Path(folder), json.loads(stdout_of(probe, folder)), check, setting)
+    gloo = pathlib.Path(__file__).parent / "two_gloo_ranks"
+    compare(gloo, json.loads(stdout_of(probe, gloo)), check, "PyTorch, Gloo")
+
+
+RUN = """output = "{out}"
+threads = 1
+[model]
+path = "{made}/model"
+weights = "random"
+[[data.train]]
+path = "{made}/data/train.jsonl"
+[data]
+max_length = 256
+[train]
+steps = 6
+global_batch = 4
+micro_batch = 1
+validate_every = 0
+[checkpoint]
+every = 0
+[profile]
+mode = "static"
+windows = [[3, 6]]
+ranks = [-1]
+record_shapes = true
+with_memory = true
+"""
+
+
+def of_a_run(command, made, check):
+    for layout in ("parallel.pipeline=1", "parallel.pipeline=2"):
+        with tempfile.TemporaryDirectory() as folder:
+            run = pathlib.Path(folder) / "run.toml"
+            run.write_text(RUN.format(out=f"{folder}/out", made=pathlib.Path(made).absolute()))
+            stdout_of(command, "train", run, "--nproc", "2", "--set", layout)
+            ours = json.loads(stdout_of(command, "profile", "summary", f"{folder}/out", "--hta"))
+            compare(pathlib.Path(folder) / "out/traces", ours, check, f"our run, {layout}")
+
+
+def main():
+    check = Check()
+    if sys.argv[1] == "--run":
+        of_a_run(*sys.argv[2:4], check)
+    else:
+        made_up(*sys.argv[1:3], check)
     print(f"{check.count} figures compared, {len(check.wrong)} differ")
     for line in check.wrong[:40]:
         print(" ", line)

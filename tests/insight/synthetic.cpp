@@ -221,10 +221,13 @@ class Simulation {
         "  \"host_name\": \"host{}\",\n"
         "  \"mm\": {{\"model\": \"synthetic\", \"host\": \"host{}\", \"parallel\": {{\"data\": {}, "
         "\"pipeline\": {}, \"tensor\": 1, \"context\": 1}}, \"order\": \"tp-cp-dp-pp\", "
-        "\"schedule\": \"1f1b\", \"micro_batches\": {}, \"chunks\": 1, \"dtype\": \"bf16\"}},\n"
+        "\"schedule\": \"1f1b\", \"micro_batches\": {}, \"chunks\": 1, \"dtype\": \"bf16\", "
+        "\"peak_flop_per_second\": 2.5e14, "
+        "\"model_flop_per_step\": 4e11}},\n"
         "  \"baseTimeNanoseconds\": {},\n  \"traceEvents\": [\n",
-        o_.device ? "\n    {\"id\": 0, \"name\": \"Synthetic\", \"numSms\": 108}\n  " : "", backend,
-        r.number, o_.ranks(), o_.pipeline, groups, o_.shapes ? 1 : 0, o_.memory ? 1 : 0,
+        o_.device ? "\n    {\"id\": 0, \"name\": \"NVIDIA A100-SXM4-80GB\", \"numSms\": 108}\n  "
+                  : "",
+        backend, r.number, o_.ranks(), o_.pipeline, groups, o_.shapes ? 1 : 0, o_.memory ? 1 : 0,
         host_of(r.number), host_of(r.number), o_.data, o_.pipeline, o_.micro_batches, kBase);
     r.now = 1000000;
     r.host = 1000000;

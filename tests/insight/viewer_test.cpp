@@ -82,6 +82,7 @@ TEST_F(ViewerTest, EveryDocumentIsAnswered) {
                            "parallel/layout",
                            "pipeline",
                            "idle",
+                           "flame",
                            "critical_path",
                            "memory/curve",
                            "memory/categories",

@@ -1,6 +1,7 @@
 // Questions to the server, or, in a report that was saved as one file, to the answers inside it.
 import type { Json, Row } from "./format";
 import { isRow } from "./format";
+import { during } from "./idle";
 
 export type Query = Record<string, string | number | null | undefined>;
 
@@ -71,7 +72,11 @@ function notInReport(): never {
   throw new ApiError(404, "not part of this report", "open the folder with triptych insight to see it");
 }
 
-export async function ask(path: string, query: Query = {}, signal?: AbortSignal): Promise<Row> {
+export function ask(path: string, query: Query = {}, signal?: AbortSignal): Promise<Row> {
+  return during(askNow(path, query, signal));
+}
+
+async function askNow(path: string, query: Query, signal?: AbortSignal): Promise<Row> {
   if (saved !== null) {
     const document = saved.documents[savedKey(path, query)];
     return isRow(document) ? document : notInReport();
@@ -79,7 +84,11 @@ export async function ask(path: string, query: Query = {}, signal?: AbortSignal)
   return await (await answer(path, query, signal)).json() as Row;
 }
 
-export async function askBinary(path: string, query: Query, signal?: AbortSignal): Promise<ArrayBuffer> {
+export function askBinary(path: string, query: Query, signal?: AbortSignal): Promise<ArrayBuffer> {
+  return during(askBinaryNow(path, query, signal));
+}
+
+async function askBinaryNow(path: string, query: Query, signal?: AbortSignal): Promise<ArrayBuffer> {
   if (saved !== null) {
     const text = saved.binary[savedKey(path, query)];
     return text === undefined ? notInReport() : fromBase64(text).buffer;

@@ -35,6 +35,11 @@ export function short(value: number): string {
   return String(Number(value.toFixed(size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : 4)));
 }
 
+function flops(value: number): string {
+  const [scale, unit] = ([[1e15, "PFLOP"], [1e12, "TFLOP"], [1e9, "GFLOP"], [1e6, "MFLOP"]] as const).find(([least]) => value >= least) ?? [1, "FLOP"];
+  return `${short(value / scale)} ${unit}`;
+}
+
 export function percent(share: number): string {
   return Number.isFinite(share) ? `${(share * 100).toFixed(Math.abs(share) < 0.1 ? 2 : 1)} %` : "–";
 }
@@ -47,7 +52,7 @@ export function kindOf(field: string): Kind {
   if (/percent$/.test(field)) return "percent";
   if (/(^|_)bytes$|^(allocated|reserved|size|listed|total|requested|largest_free)$/.test(field)) return "bytes";
   if (/(^|_)(share|ratio|fraction|fragmentation|excess|mfu|hfu)$|^of_/.test(field)) return "share";
-  if (/flops?(_per_s)?$/.test(field)) return "flops";
+  if (/flops?(_per_s|_per_second|_per_step)?$/.test(field)) return "flops";
   return "number";
 }
 
@@ -62,7 +67,7 @@ export function show(field: string, value: Json | undefined): string {
     case "bandwidth": return `${short(value / 1e9)} GB/s`;
     case "share": return percent(value);
     case "percent": return `${short(value)} %`;
-    case "flops": return value >= 1e9 ? `${short(value / 1e9)} G` : short(value);
+    case "flops": return value === 0 ? "–" : flops(value) + (/_per_s(econd)?$/.test(field) ? "/s" : "");
     default: return short(value);
   }
 }

@@ -36,7 +36,8 @@ export function generic(document: Row, skip: readonly string[] = [], name = "tab
         nodes.push(h("h3", {}, title(key)), h("ul", {}, ...value.map((item) => h("li", {}, textOf(item)))));
       }
     } else if (isRow(value) && Object.keys(value).length > 0) {
-      nodes.push(h("h3", {}, title(key)), facts(value));
+      const lists = Object.values(value).some((item) => rowsOf(item).length > 0);
+      nodes.push(h("h3", {}, title(key)), ...(lists ? generic(value, [], `${name}-${key}`) : [facts(value)]));
     }
   }
   return nodes;

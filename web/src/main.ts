@@ -2,6 +2,7 @@
 import { ApiError, ask, isReport, listen, openReport } from "./api";
 import { button, h, replace, select } from "./dom";
 import type { Row } from "./format";
+import { during, whenIdle } from "./idle";
 import { bytes, numberOf, textOf } from "./format";
 import { communicationPage } from "./pages/communication";
 import { comparePage } from "./pages/compare";
@@ -49,7 +50,7 @@ function drawFrame(): void {
     select(t("Language"), [["en", "English"], ["zh", "中文"]], currentLanguage(), (language) => {
       setLanguage(language === "zh" ? "zh" : "en");
       drawFrame();
-      void show();
+      void during(show());
     }));
   replace(nav, ...pages.map(([id, name]) => h("a", { attrs: { href: `#${id}`, "aria-current": id === current() ? "page" : undefined } }, t(name))));
 }
@@ -73,7 +74,7 @@ async function show(): Promise<void> {
   } catch (error) {
     if (!signal.aborted) main.append(errorNote(error));
   }
-  main.dataset["page"] = entry[0];
+  if (!signal.aborted) main.dataset["page"] = entry[0];
 }
 
 function waiting(progress: Row): void {
@@ -109,13 +110,15 @@ async function start(): Promise<void> {
     return;
   }
   drawFrame();
-  state.onPage(() => { void show(); });
+  state.onPage(() => { void during(show()); });
   state.start();
   if (about["loaded"] === true) { await ready(); return; }
   const source = listen({
     progress: (progress) => { about = { ...about, ...progress }; if (!loaded && !early.has(current())) waiting(progress); },
-    loaded: (progress) => { source?.close(); about = { ...about, ...progress }; if (textOf(progress["failure"]) !== "") waiting(progress); else void ready(); },
+    loaded: (progress) => { source?.close(); about = { ...about, ...progress }; if (textOf(progress["failure"]) !== "") waiting(progress); else void during(ready()); },
   });
 }
 
-void start();
+// For the tests of the page.
+Object.assign(window, { triptychIdle: whenIdle });
+void during(start());

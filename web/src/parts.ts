@@ -39,8 +39,8 @@ export function load(name: string, path: string, query: Query, fill: (document: 
 }
 
 /** Scalars of an object as a list of names and values. */
-export function facts(values: Row, only?: readonly string[]): HTMLElement {
-  const list = h("dl", { class: "facts" });
+export function facts(values: Row, only?: readonly string[], look = ""): HTMLElement {
+  const list = h("dl", { class: `facts ${look}` });
   for (const [name, value] of Object.entries(values)) {
     if (only !== undefined && !only.includes(name)) continue;
     if (value === null || value === "" || (typeof value === "object" && !Array.isArray(value))) continue;

@@ -65,5 +65,6 @@ export const state = new State();
 export function hashLink(page: string, values: Record<string, string | number>): string {
   const params = new URLSearchParams();
   for (const [name, value] of Object.entries(values)) params.set(name, String(value));
-  return `#${page}?${params.toString()}`;
+  const query = params.toString();
+  return `#${page}${query === "" ? "" : `?${query}`}`;
 }

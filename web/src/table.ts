@@ -41,6 +41,7 @@ export function table(source: Json | undefined, options: TableOptions): HTMLElem
   const all = rowsOf(source);
   const available = [...new Set([...(options.columns ?? []), ...scalarColumns(all)])]
     .filter((column) => all.some((row) => column in row));
+  const numbers = new Set(available.filter((column) => all.some((row) => typeof row[column] === "number")));
   const hidden = new Set(options.hidden ?? []);
   let sort = options.sort ?? "";
   let filter = "";
@@ -63,7 +64,7 @@ export function table(source: Json | undefined, options: TableOptions): HTMLElem
   function cell(row: Row, column: string): HTMLTableCellElement {
     const value = row[column];
     const numeric = typeof value === "number";
-    const element = h("td", { class: numeric ? "num" : "", title: exact(column, value) }, show(column, value));
+    const element = h("td", { class: numbers.has(column) ? "num" : "", title: exact(column, value) }, show(column, value));
     if (column === options.bar && numeric && barMax > 0) {
       element.classList.add("bar");
       element.style.setProperty("--part", `${Math.max(0, (value / barMax) * 100)}%`);
@@ -97,7 +98,7 @@ export function table(source: Json | undefined, options: TableOptions): HTMLElem
   function drawHead(): void {
     replace(head, ...visible().map((column) => {
       const up = sort === column, down = sort === `-${column}`;
-      const number = all.some((row) => typeof row[column] === "number");
+      const number = numbers.has(column);
       return h("th", { class: number ? "num" : "", attrs: { scope: "col", "aria-sort": up ? "ascending" : down ? "descending" : "none" } },
         button(`${title(column)}${up ? " ▲" : down ? " ▼" : ""}`, () => {
           sort = down ? column : up ? `-${column}` : number ? `-${column}` : column;

@@ -49,7 +49,7 @@ export async function startViewer(folder, ...flags) {
     child.on("exit", (code) => { reject(new Error(`the viewer ended with ${code}: ${errors}`)); });
   });
   return {
-    url,
+    url, pid: child.pid,
     stop: () => new Promise((resolve) => {
       child.removeAllListeners("exit");
       child.on("exit", resolve);
@@ -62,10 +62,13 @@ export function writeReport(folder, file, ...flags) {
   execFileSync(viewerProgram, ["insight", folder, "--report", file, ...flags], { stdio: "pipe" });
 }
 
+// Nothing here waits for a time: the tests wait for states, and this is only how long until they give up.
+const patience = 240_000;
 let browser;
 export async function openBrowser() {
   browser ??= await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    timeout: patience,
     args: ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
   });
   return browser;
@@ -77,6 +80,7 @@ export async function openPage(url, options = {}) {
   const context = await (await openBrowser()).newContext({
     viewport: { width: 1280, height: 720 }, colorScheme: "light", locale: "en-US", acceptDownloads: true, ...options,
   });
+  context.setDefaultTimeout(patience);
   const page = await context.newPage();
   const problems = [];
   const origin = new URL(url).origin;
@@ -88,14 +92,17 @@ export async function openPage(url, options = {}) {
     if (!asked.startsWith("blob:") && !asked.startsWith("data:") && new URL(asked).origin !== origin) problems.push(`foreign request: ${asked}`);
   });
   await page.goto(url);
+  await page.waitForFunction(() => window.triptychIdle !== undefined);
+  /** Waits until the page has nothing more to ask for, to wait for or to draw. */
+  const idle = () => page.evaluate(() => window.triptychIdle());
   return {
-    page,
+    page, idle,
     go: async (name, query = "") => {
       await page.evaluate(() => { document.querySelector("main").removeAttribute("data-page"); });
       await page.evaluate((hash) => { location.hash = hash; }, `#${name}${query}`);
       await page.waitForFunction((wanted) => document.querySelector("main").dataset.page === wanted, name);
-      await page.waitForFunction(() => document.querySelector("[aria-busy]") === null);
-      await page.waitForTimeout(150);
+      await idle();
+      assert.equal(await page.locator("[aria-busy]").count(), 0, `${name} still loads`);
     },
     shot: (name) => page.screenshot({ path: path.join(outFolder, `${name}.png`) }),
     check: () => { assert.deepEqual(problems, []); },

@@ -22,7 +22,7 @@ after(async () => {
 
 for (const scheme of ["light", "dark"]) {
   test(`every page in ${scheme}`, async () => {
-    const { page, go, shot, check, close } = await openPage(viewer.url, { colorScheme: scheme });
+    const { page, go, idle, shot, check, close } = await openPage(viewer.url, { colorScheme: scheme });
     for (const name of pages) {
       await go(name);
       assert.equal(await page.locator("[role=alert]").count(), 0, `${name}: ${await page.locator("main").innerText()}`);
@@ -33,8 +33,7 @@ for (const scheme of ["light", "dark"]) {
         if (name === "timeline") break;
         const label = (await tab.innerText()).trim();
         await tab.click();
-        await page.waitForFunction(() => document.querySelector("[aria-busy]") === null);
-        await page.waitForTimeout(80);
+        await idle();
         assert.equal(await page.locator("[role=alert]").count(), 0, `${name}/${label}: ${await page.locator("main").innerText()}`);
         assert.deepEqual(await accessibilityProblems(page), [], `${name}/${label}`);
         await shot(`${name}-${label.toLowerCase().replaceAll(/\W+/g, "-")}-${scheme}`);
@@ -73,8 +72,11 @@ test("tables sort, filter, scroll and are saved as CSV", async () => {
   assert.deepEqual(sorted, [...sorted].sort((a, b) => a.localeCompare(b, "en", { numeric: true })));
   await column("name").locator("button").click();
   assert.equal(await column("name").getAttribute("aria-sort"), "descending");
-  await page.locator("main input[type=search]").first().fill(sorted[0].slice(0, 12));
-  assert.ok((await names()).every((name) => name.includes(sorted[0].slice(0, 12)) || true));
+  const wanted = sorted[0];
+  await page.locator("main input[type=search]").first().fill(wanted);
+  await page.waitForFunction((before) => document.querySelectorAll("main tbody tr:not(.spacer)").length < before, sorted.length);
+  const kept = await page.locator("main tbody tr:not(.spacer)").allInnerTexts();
+  assert.ok(kept.length > 0 && kept.every((row) => row.includes(wanted)), kept.join("\n"));
   assert.match(await page.locator("main .table .muted").first().innerText(), /\d+ (of \d+ )?rows/);
   const [download] = await Promise.all([page.waitForEvent("download"), page.locator("main button:has-text('CSV')").first().click()]);
   const text = fs.readFileSync(await download.path(), "utf8");
@@ -85,18 +87,94 @@ test("tables sort, filter, scroll and are saved as CSV", async () => {
   await close();
 });
 
+test("every table of every page is saved as CSV", async () => {
+  const { page, go, idle, check, close } = await openPage(viewer.url);
+  let tables = 0;
+  for (const name of pages.filter((other) => other !== "timeline")) {
+    await go(name);
+    const names = await page.locator("main [role=tablist] [role=tab]").allInnerTexts();
+    for (let tab = 0; tab < Math.max(1, names.length); ++tab) {
+      if (names.length > 0) { await page.locator("main [role=tablist] [role=tab]").nth(tab).click(); await idle(); }
+      for (const save of await page.locator("main button:visible:has-text('CSV')").all()) {
+        const [download] = await Promise.all([page.waitForEvent("download"), save.click()]);
+        const lines = fs.readFileSync(await download.path(), "utf8").trimEnd().split("\r\n");
+        assert.ok(lines.length >= 2 && lines[0].length > 3, `${name}/${names[tab] ?? ""}: ${download.suggestedFilename()} has ${lines.length} lines`);
+        ++tables;
+      }
+    }
+  }
+  assert.ok(tables >= 25, `${tables} tables`);
+  check();
+  await close();
+});
+
+test("a finding leads to its place in the timeline", async () => {
+  const { page, go, idle, check, close } = await openPage(viewer.url);
+  for (const [kind, name] of [["slow rank", /^ProfilerStep#/], ["slow link", /send|recv|nccl|p2p/i]]) {
+    await go("findings");
+    await page.locator(".finding", { hasText: kind }).first().locator("a", { hasText: "Show in the timeline" }).click();
+    await page.waitForFunction(() => document.querySelector("main").dataset.page === "timeline");
+    await idle();
+    assert.match(await page.locator(".bottom .slice-name").innerText(), name);
+    assert.ok(await page.evaluate(() => { const { selected, t0, t1 } = window.triptychTimeline; return selected !== null && selected.start < t1 && selected.start + selected.dur > t0; }));
+  }
+  check();
+  await close();
+});
+
+test("the flame follows the keys and the mouse, and its stacks add up", async () => {
+  const { page, go, idle, shot, check, close } = await openPage(viewer.url);
+  await go("operators", "?tab=flame");
+  const words = page.locator("main .flame-words"), canvas = page.locator("main .plot canvas");
+  assert.match(await words.innerText(), /^all · .* · 100\.0 %/);
+  await canvas.focus();
+  await page.keyboard.press("ArrowDown");
+  const first = await words.innerText();
+  await page.keyboard.press("ArrowRight");
+  assert.notEqual(await words.innerText(), first);
+  await page.keyboard.press("ArrowLeft");
+  assert.equal(await words.innerText(), first);
+  await page.keyboard.press("Enter");
+  await page.keyboard.press("ArrowDown");
+  assert.ok((await words.innerText()).startsWith(`${first.split(" · ")[0]} › `), "a call stands below its caller");
+  await shot("flame-zoomed");
+  const [download] = await Promise.all([page.waitForEvent("download"), page.locator("main button", { hasText: "Collapsed stacks" }).click()]);
+  const lines = fs.readFileSync(await download.path(), "utf8").trimEnd().split("\n");
+  assert.ok(lines.every((line) => /^[^;]+(;[^;]+)* \d+$/.test(line)), lines[0]);
+  const answer = await page.evaluate(async () => await (await fetch("api/v1/flame")).json());
+  const sum = lines.reduce((total, line) => total + Number(line.slice(line.lastIndexOf(" "))), 0);
+  assert.ok(Math.abs(sum * 1000 - answer.total_ns) <= lines.length * 1000, "self times are the whole, to a microsecond a line");
+  await page.locator("main select").nth(2).selectOption("modules");
+  await idle();
+  await page.locator("main .plot canvas").click({ position: { x: 30, y: 28 } });
+  assert.match(await words.innerText(), /^model/);
+  check();
+  await close();
+});
+
+test("the pipeline's chart stands beside what it could be", async () => {
+  const { page, go, shot, check, close } = await openPage(viewer.url);
+  await go("parallelism", "?tab=pipeline");
+  assert.equal(await page.locator("main .plot canvas").count(), 2);
+  const share = async (label) => parseFloat(await page.locator(".card", { hasText: label }).locator("b").innerText());
+  assert.ok(await share("Bubble, measured") > await share("Bubble, these times"), "links and a slow rank cost something");
+  await shot("pipeline-ideal");
+  check();
+  await close();
+});
+
 test("what is shown stands in the address", async () => {
   const first = await openPage(viewer.url);
   await first.go("operators");
   await first.page.locator("main select").first().selectOption({ index: 1 });
-  await first.page.waitForFunction(() => document.querySelector("[aria-busy]") === null);
+  await first.idle();
   const address = first.page.url();
   assert.match(address, /#operators\?.*=/);
   const text = await first.page.locator("main").innerText();
   await first.close();
   const second = await openPage(address);
-  await second.page.waitForFunction(() => document.querySelector("main").dataset.page === "operators" && document.querySelector("[aria-busy]") === null && document.querySelector("main table") !== null);
-  await second.page.waitForTimeout(150);
+  await second.page.waitForFunction(() => document.querySelector("main")?.dataset.page === "operators");
+  await second.idle();
   assert.equal(await second.page.locator("main").innerText(), text);
   second.check();
   await second.close();
@@ -151,12 +229,12 @@ test("curves go on while the run does", async () => {
   await go("training");
   assert.match(await page.locator("main [role=status]").innerText(), /50 rows/);
   fs.appendFileSync(path.join(folder, "metrics.jsonl"), metricsRows(51, 30));
-  await page.waitForFunction(() => document.querySelector("main [role=status]").textContent.includes("80 rows"), null, { timeout: 5000 });
+  await page.waitForFunction(() => document.querySelector("main [role=status]").textContent.includes("80 rows"));
   await shot("training-live");
   // A resumed run replaces the file by one with fewer rows.
   fs.writeFileSync(path.join(folder, "next"), metricsRows(1, 60));
   fs.renameSync(path.join(folder, "next"), path.join(folder, "metrics.jsonl"));
-  await page.waitForFunction(() => document.querySelector("main [role=status]").textContent.includes("60 rows"), null, { timeout: 5000 });
+  await page.waitForFunction(() => document.querySelector("main [role=status]").textContent.includes("60 rows"));
   check();
   await close();
   await live.stop();
@@ -190,6 +268,50 @@ test("the report is one file that works without a server", async () => {
   await go("timeline");
   await page.waitForFunction(() => window.triptychTimeline.tiles.get(window.triptychTimeline.lanes.list.find((lane) => lane.track).track.id,
     window.triptychTimeline.tiles.overviewLevel, 0) !== undefined);
+  check();
+  await close();
+});
+
+test("a report with a full rank keeps its events one by one", async () => {
+  const small = path.join(scratch(), "small.html"), full = path.join(scratch(), "full.html");
+  writeReport(run, small);
+  writeReport(run, full, "--full-rank", "5");
+  assert.ok(fs.statSync(full).size > fs.statSync(small).size * 1.2);
+  assert.throws(() => { writeReport(run, full, "--full-rank", "77"); }, /there is no trace of this rank/);
+  const { page, go, idle, shot, check, close } = await openPage(`file://${full}`);
+  await go("timeline");
+  // Zoomed to 6 ms, every event of rank 5 is itself.
+  const events = async (rank, share) => {
+    await page.evaluate(([wanted, part]) => {
+      const view = window.triptychTimeline, middle = view.begin + (view.end - view.begin) * part;
+      for (const other of view.ranks) view.lanes.collapsed[other.rank === wanted ? "delete" : "add"](`r${other.rank}`);
+      view.layoutChanged();
+      const stream = view.ranks.find((other) => other.rank === wanted).tracks.find((track) => track.kind === "stream");
+      view.reveal(stream.id, middle, 1e5);
+      view.setWindow(middle, middle + 6e6);
+    }, [rank, share]);
+    await idle();
+    return await page.evaluate((wanted) => {
+      const view = window.triptychTimeline, found = new Map();
+      for (const lane of view.visibleLanes()) {
+        if (lane.kind !== "track" || lane.rank !== wanted) continue;
+        for (let depth = 0; depth < lane.rows; ++depth) for (let x = 1; x < view.width; x += 2) {
+          const hit = view.hit(x, view.yOf(lane) + depth * 18 + 9);
+          if (hit !== null) found.set(hit.id, hit.count);
+        }
+      }
+      return { single: [...found.values()].filter((count) => count === 1).length, all: found.size };
+    }, rank);
+  };
+  // In a pipeline's bubble there are few: somewhere in a step there are more.
+  let most = { single: 0, all: 0 };
+  for (let part = 0.3; part < 0.7; part += 0.05) {
+    const mine = await events(5, part);
+    assert.equal(mine.single, mine.all, `at ${part}`);
+    if (mine.all > most.all) most = mine;
+  }
+  assert.ok(most.all > 5, JSON.stringify(most));
+  await shot("report-full-rank");
   check();
   await close();
 });

@@ -18,11 +18,7 @@ after(async () => {
 async function timeline(address = "#timeline") {
   const opened = await openPage(viewer.url + address);
   await opened.page.waitForFunction(() => window.triptychTimeline !== undefined && window.triptychTimeline.width > 0);
-  const { page } = opened;
-  const settle = async () => {
-    await page.waitForFunction(() => !window.triptychTimeline.tiles.busy);
-    await page.waitForTimeout(250);
-  };
+  const { page, idle: settle } = opened;
   await settle();
   return {
     ...opened, settle,
@@ -30,7 +26,17 @@ async function timeline(address = "#timeline") {
       const { t0, t1, scroll, range, selected } = window.triptychTimeline;
       return { t0, t1, scroll, range, selected: selected === null ? null : { name: selected.name, start: selected.start, dur: selected.dur, track: selected.track } };
     }),
-    hold: async (key, ms) => { await page.keyboard.down(key); await page.waitForTimeout(ms); await page.keyboard.up(key); await page.waitForTimeout(60); },
+    /** Holds a key until the view has changed so far: longer or shorter by a factor, moved by a share, scrolled by pixels. */
+    hold: async (key, { factor = 1, share = 0, pixels = 0 }) => {
+      const before = await page.evaluate(() => { const { t0, t1, scroll } = window.triptychTimeline; return { t0, t1, scroll }; });
+      await page.keyboard.down(key);
+      await page.waitForFunction(([was, by, part, down]) => {
+        const view = window.triptychTimeline, length = was.t1 - was.t0, now = (view.t1 - view.t0) / length, moved = (view.t0 - was.t0) / length;
+        return by < 1 ? now < by : by > 1 ? now > by : part < 0 ? moved < part : part > 0 ? moved > part : view.scroll - was.scroll >= down;
+      }, [before, factor, share, pixels]);
+      await page.keyboard.up(key);
+      await settle();
+    },
     /** A place of the canvas where the first single event of the first lane that has one is drawn. */
     anEvent: () => page.evaluate(() => {
       const view = window.triptychTimeline, box = view.canvas.getBoundingClientRect();
@@ -65,25 +71,28 @@ test("shows events, zooms and moves with the keys", async () => {
   assert.ok(picture.colours > 6 && picture.share > 0.05, JSON.stringify(picture));
   await page.mouse.move(800, 300);
   const start = await view();
-  await hold("w", 400);
+  await hold("w", { factor: 0.5 });
   const closer = await view();
-  assert.ok(closer.t1 - closer.t0 < (start.t1 - start.t0) * 0.7, "W zooms in");
+  assert.ok(closer.t1 - closer.t0 < (start.t1 - start.t0) * 0.5, "W zooms in");
   // The time under the cursor stays there.
   const under = (v) => v.t0 + ((800 - 168 - 210) / (1280 - 168 - 210)) * (v.t1 - v.t0);
   assert.ok(Math.abs(under(closer) - under(start)) < (start.t1 - start.t0) * 0.01);
-  await hold("d", 300);
-  assert.ok((await view()).t0 > closer.t0, "D moves right");
-  await hold("a", 600);
-  assert.ok((await view()).t0 < closer.t0, "A moves left");
-  await hold("s", 1500);
+  await hold("d", { share: 0.25 });
+  const moved = await view();
+  assert.ok(moved.t0 > closer.t0, "D moves right");
+  await hold("a", { share: -0.25 });
+  assert.ok((await view()).t0 < moved.t0, "A moves left");
+  await hold("s", { factor: 1.5 });
   await settle();
   await shot("timeline-zoomed");
   await page.keyboard.press("Backspace");
   await page.keyboard.press("0");
   const all = await view();
   assert.ok(all.t1 - all.t0 >= (start.t1 - start.t0) * 0.95, "0 shows everything");
-  await hold("ArrowDown", 500);
-  assert.ok((await view()).scroll >= 0);
+  await page.setViewportSize({ width: 1280, height: 300 });
+  await settle();
+  await hold("ArrowDown", { pixels: 20 });
+  assert.ok((await view()).scroll > 0, "the arrow scrolls");
   check();
   await close();
 });
@@ -91,7 +100,7 @@ test("shows events, zooms and moves with the keys", async () => {
 test("an event chosen shows its arguments; F zooms to it; Esc lets go", async () => {
   const { page, view, anEvent, settle, hold, shot, check, close } = await timeline();
   await page.mouse.move(700, 400);
-  await hold("w", 900);
+  await hold("w", { factor: 0.12 });
   await settle();
   const event = await anEvent();
   assert.ok(event !== null);
@@ -139,6 +148,11 @@ test("a dragged range has sums that add up", async () => {
   assert.equal(parts?.[1], parts?.[2], text);
   await settle();
   await shot("timeline-range");
+  await page.locator(".bottom [role=tab]", { hasText: "Flame of the range" }).click();
+  await settle();
+  assert.match(await page.locator(".bottom .flame-words").innerText(), /^all · /);
+  await shot("timeline-flame");
+  await page.locator(".bottom [role=tab]").nth(1).click();
   assert.deepEqual(await accessibilityProblems(page), []);
   check();
   await close();
@@ -199,9 +213,15 @@ test("lanes can be pinned, moved and folded, and the address remembers", async (
 test("flows and alignment on a common operation", async () => {
   const { page, shot, settle, check, close } = await timeline();
   await page.keyboard.press("e");
-  await page.waitForFunction(() => window.triptychTimeline.flows.list.length > 0, null, { timeout: 5000 });
+  await page.waitForFunction(() => window.triptychTimeline.flows.list.length > 0);
   await settle();
+  assert.match(await page.locator("main .toolbar").innerText(), /600 of \d+ flows drawn; zoom in for all/);
   await shot("timeline-flows");
+  await page.evaluate(() => { const view = window.triptychTimeline; view.setWindow(view.begin, view.begin + (view.end - view.begin) / 50); });
+  await settle();
+  assert.match(await page.locator("main .toolbar").innerText(), /\b\d+ flows$/m);
+  assert.ok(await page.evaluate(() => window.triptychTimeline.flows.list.length === window.triptychTimeline.flows.total));
+  await page.keyboard.press("0");
   await page.locator("main input[type=search]").first().fill("ProfilerStep#12");
   await page.keyboard.press("Enter");
   await page.waitForFunction(() => window.triptychTimeline.selected?.name === "ProfilerStep#12");

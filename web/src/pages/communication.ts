@@ -1,7 +1,8 @@
 // Who talks to whom, how fast, and who waits for whom.
 import { isReport } from "../api";
 import { h, replace, select } from "../dom";
-import { heatMap } from "../bars";
+import { heatMap, rankName, stackedBars } from "../bars";
+import type { Child } from "../dom";
 import type { Row } from "../format";
 import { bytes, exact, numberOf, rowsOf, short, textOf, time } from "../format";
 import { generic, rowsTable } from "../generic";
@@ -37,6 +38,18 @@ function matrix(document: Row): HTMLElement {
   return box;
 }
 
+const waitParts = [{ field: "transit_ns", label: "transfer" }, { field: "wait_ns", label: "wait" }];
+
+/** Of each rank: transferring against waiting for the last one to come. The rank that others wait for waits least. */
+function waiting(document: Row): Child[] {
+  const rows = rowsOf(document["rows"]);
+  return [
+    h("p", { class: "muted" }, t("Who waits least and comes last is the one that the others wait for.")),
+    rows.length > 0 && stackedBars(rows.slice(0, 200), { label: t("Transfer and wait by rank"), parts: waitParts, name: rankName }),
+    rowsTable("comm-ranks", rows, { columns: ["rank", "calls", "elapsed_ns", "transit_ns", "wait_ns", "sync_ratio", "late_ns", "last_share"] }),
+  ];
+}
+
 export function communicationPage(root: HTMLElement, { info, signal }: PageContext): void {
   const body = h("div", {});
   const fill = (groups: readonly string[], types: readonly string[]): void => {
@@ -52,7 +65,7 @@ export function communicationPage(root: HTMLElement, { info, signal }: PageConte
     }
     body.replaceChildren(bar, tabs(t("Communication"), [
       ["matrix", t("Matrix"), () => load("", "comm/matrix", query, (document) => [matrix(document)], signal)],
-      ["ranks", t("Waiting by rank"), () => load("", "comm/ranks", { ...scopeQuery(), tag: state.get("tag") }, (document) => generic(document, [], "comm-ranks"), signal)],
+      ["ranks", t("Waiting by rank"), () => load("", "comm/ranks", { ...scopeQuery(), tag: state.get("tag") }, waiting, signal)],
       ["links", t("Links"), () => load("", "comm/links", scopeQuery(), (document) => generic(document, [], "comm-links"), signal)],
       ["calls", t("Calls"), () => load("", "comm/calls", { ...query, limit: 20000 }, (document) => [
         rowsTable("comm-calls", document["rows"]), ...generic(document, ["rows", "calls", "offset", "limit", "columns"], "comm")], signal)],

@@ -20,6 +20,8 @@ export function findingList(document: Row): Child[] {
 function one(finding: Row): HTMLElement {
   const link = hashOf(finding);
   const evidence = finding["evidence"];
+  const where: Record<string, number> = {};
+  for (const name of ["rank", "step"] as const) { const value = finding[name]; if (typeof value === "number") where[name] = value; }
   return h("div", { class: "finding" },
     h("strong", {}, title(textOf(finding["kind"]))), " ",
     ...(["rank", "step", "src", "dst"] as const).map((name) => typeof finding[name] === "number" && h("span", { class: "chip" }, `${title(name)} ${finding[name]}`)),
@@ -29,8 +31,8 @@ function one(finding: Row): HTMLElement {
       .map(([name, value]) => `${title(name)} ${show(name, value)}`).join(" · ")),
     Array.isArray(evidence) && h("ul", {}, ...evidence.slice(0, 8).map((item) => h("li", { class: "muted" }, isRow(item)
       ? Object.entries(item).map(([name, value]) => `${title(name)} ${show(name, value)}`).join(" · ") : textOf(item)))),
-    link !== null && h("a", { attrs: { href: hashLink("timeline", link) } }, t("Show in the timeline")),
-    link === null && textOf(finding["page"]) !== "" && h("a", { attrs: { href: `#${textOf(finding["page"])}` } }, t("Show the page")));
+    link !== null && h("a", { class: "place", attrs: { href: hashLink("timeline", link) } }, t("Show in the timeline")),
+    textOf(finding["page"]) !== "" && h("a", { class: "place", attrs: { href: hashLink(textOf(finding["page"]), where) } }, t("Show the page")));
 }
 
 export function findingsPage(root: HTMLElement, { info, signal }: PageContext): void {

@@ -29,8 +29,8 @@ function facts1(context: PageContext): Child[] {
       card(t("Steps"), String(context.info.steps.length)), card(t("Time"), time(numberOf(run["duration_ns"]))),
       card(t("Events"), files.reduce((sum, file) => sum + numberOf(file["events"]), 0).toLocaleString("en")),
       card(t("Traces"), `${files.length} · ${bytes(files.reduce((sum, file) => sum + numberOf(file["bytes"]), 0))}`),
-      textOf(run["device"]) !== "" && card(t("Device"), textOf(run["device"]))),
-    typeof metadata === "object" && metadata !== null && !Array.isArray(metadata) && facts(metadata),
+      textOf(run["device"]) !== "" && card(t("Measured on"), textOf(run["device"]) === "cpu" ? t("the CPU") : t("the device"))),
+    typeof metadata === "object" && metadata !== null && !Array.isArray(metadata) && facts(metadata, undefined, "wide"),
   ];
 }
 
@@ -51,7 +51,7 @@ export function overviewPage(root: HTMLElement, context: PageContext): void {
       const rows = rowsOf(document["rows"]);
       return [...barsOf(rows, by, (row) => {
         if (by === "rank") { state.set({ rank: textOf(row["rank"]), by: "step" }); fill(); }
-      }), rowsTable(`summary-${by}`, rows, { height: 300, columns: ["rank", "step"], hidden: ["begin_ns", "stage_ns", "exposed_without_bubble_ns", "memory_copy_ns", "sync_ns"] })];
+      }), rowsTable(`summary-${by}`, rows, { height: 300, columns: ["rank", "step", "mfu", "total_ns"], hidden: ["begin_ns", "stage_ns", "exposed_without_bubble_ns", "memory_copy_ns", "sync_ns"] })];
     }, signal);
     body.replaceChildren(
       scopeBar(info, fill),

@@ -72,17 +72,18 @@ interface Action { line: string; start: number; end: number; kind: string; micro
 /** Actions of all stages; replicas of one stage have a line each. */
 function actionsOf(document: Row): Action[] {
   return rowsOf(document["stages"]).flatMap((stage) => rowsOf(stage["actions"]).map((row) => ({
-    line: `${t("stage")} ${textOf(stage["stage"])} · ${textOf(stage["rank"])}`, start: numberOf(row["begin_ns"]), end: numberOf(row["end_ns"]),
+    line: `${t("stage")} ${textOf(stage["stage"])} · ${t("rank")} ${textOf(stage["rank"])}`, start: numberOf(row["begin_ns"]), end: numberOf(row["end_ns"]),
     kind: textOf(row["kind"]), micro: numberOf(row["micro_batch"]), row,
   })));
 }
 
-function gantt(actions: readonly Action[]): HTMLElement {
+/** `length`: of the axis in ns, so that two charts can share one. */
+function gantt(label: string, actions: readonly Action[], length: number): HTMLElement {
   const lines = [...new Set(actions.map((action) => action.line))];
-  const t0 = Math.min(...actions.map((action) => action.start)), t1 = Math.max(...actions.map((action) => action.end));
-  const left = 84, bar = 30;
+  const t0 = actions.reduce((least, action) => Math.min(least, action.start), Infinity), t1 = t0 + Math.max(1, length);
+  const left = 112, bar = 30;
   const x = (at: number, width: number): number => left + ((at - t0) / Math.max(1, t1 - t0)) * (width - left - 8);
-  const chart = plot(t("Pipeline, one line a stage and rank"), lines.length * bar + 22, (context, width, height) => {
+  const chart = plot(label, lines.length * bar + 22, (context, width, height) => {
     context.textBaseline = "middle";
     context.fillStyle = color("muted");
     context.textAlign = "center";
@@ -123,16 +124,24 @@ function gantt(actions: readonly Action[]): HTMLElement {
 }
 
 function pipeline(document: Row): Child[] {
-  const actions = actionsOf(document);
+  const actions = actionsOf(document).slice(0, 20000);
   const theory = isRow(document["theory"]) ? document["theory"] : {};
   const card = (label: string, value: string): HTMLElement => h("div", { class: "card" }, h("span", { class: "muted" }, label), h("b", {}, value));
   const share = (value: Json | undefined): string => (typeof value === "number" ? percent(value) : "–");
+  const ideal = isRow(document["ideal"]) ? document["ideal"] : {};
+  const best = actionsOf(ideal).slice(0, 20000);
+  const axis = Math.max(numberOf(document["pipe_ns"]), numberOf(ideal["pipe_ns"]));
   const gaps = rowsOf(document["stages"]).flatMap((stage) => rowsOf(stage["gaps"]).map((gap): Row => ({ stage: stage["stage"] ?? null, ...gap })));
   return [
     h("div", { class: "cards" }, card(t("Step"), textOf(document["step"])), card(t("Bubble, measured"), share(document["bubble_share"])),
-      card(t("Bubble, theory"), share(theory["bubble_share"])), card(t("Excess"), share(document["excess"])), card(t("Time"), time(numberOf(document["pipe_ns"])))),
+      card(t("Bubble, theory"), share(theory["bubble_share"])),
+      card(t("Bubble, these times"), share(ideal["bubble_share"])), card(t("Excess"), share(document["excess"])), card(t("Time"), time(numberOf(document["pipe_ns"])))),
     facts(theory, ["schedule", "stages", "micro_batches", "chunks"]),
-    actions.length > 0 && gantt(actions.slice(0, 20000)),
+    actions.length > 0 && h("h3", {}, t("Measured")),
+    actions.length > 0 && gantt(t("Pipeline as measured, one line a stage and rank"), actions, axis),
+    best.length > 0 && h("h3", {}, t("Without links and noise")),
+    best.length > 0 && h("p", { class: "muted" }, t("The same actions in the same order, each as long as the median of its like, begun as soon as what it needs is done.")),
+    best.length > 0 && gantt(t("Pipeline without links and noise, one line a stage"), best, axis),
     h("h3", {}, t("Stages")), rowsTable("pipeline-stages", document["stages"], { height: 240 }),
     gaps.length > 0 && h("h3", {}, t("Gaps")), gaps.length > 0 && rowsTable("pipeline-gaps", gaps, { height: 200 }),
     actions.length > 0 && h("details", {}, h("summary", {}, t("Actions")), rowsTable("pipeline-actions", actions.map((action) => action.row), { height: 260 })),

@@ -1,8 +1,9 @@
 // The timeline page: view, keys, panel and address put together.
 import { ask, isReport } from "../api";
 import { button, h } from "../dom";
-import type { Row } from "../format";
+import type { Json, Row } from "../format";
 import { numberOf, rowsOf, textOf } from "../format";
+import { idleWhile } from "../idle";
 import { emptyNote } from "../parts";
 import type { PageContext } from "./page";
 import { state } from "../state";
@@ -25,9 +26,9 @@ export async function timelinePage(root: HTMLElement, { signal }: PageContext): 
   const view = new TimelineView(ranks, numberOf(document["begin_ns"]), numberOf(document["end_ns"]));
   if (isReport()) {
     const have = await ask("report");
-    const list = (name: string): number[] => { const value = have[name]; return Array.isArray(value) ? value.map(Number) : []; };
-    view.tiles.report = { levels: list("levels"), tracks: list("tracks") };
-    view.tiles.overviewLevel = Math.max(...view.tiles.report.levels);
+    const list = (value: Json | undefined): number[] => (Array.isArray(value) ? value.map(Number) : []);
+    view.tiles.report = rowsOf(have["sets"]).map((set) => ({ levels: list(set["levels"]), tracks: list(set["tracks"]) }));
+    view.tiles.overviewLevel = Math.max(0, ...view.tiles.report.flatMap((set) => set.levels));
   }
   const allTracks = ranks.flatMap((rank) => rank.tracks.filter((track) => track.kind !== "counter").map((track) => track.id));
 
@@ -125,6 +126,12 @@ export async function timelinePage(root: HTMLElement, { signal }: PageContext): 
     flowsButton.setAttribute("aria-pressed", String(view.flows.on));
     view.draw();
   };
+  const flowsNote = h("span", { class: "muted", attrs: { role: "status" } });
+  view.onFlows = () => {
+    const { on, list, total } = view.flows;
+    flowsNote.textContent = !on ? "" : total === 0 ? t("no flows here") : list.length < total
+      ? t("{n} of {all} flows drawn; zoom in for all", { n: list.length, all: total }) : t("{n} flows", { n: total });
+  };
   const detach = attachInput(view, {
     select, changed: save, match: stepMatch, sameName, align, flows: toggleFlows,
     selectRange: () => { if (view.range !== null) { showPanel(true); void panel.range(view.range, allTracks); } save(); },
@@ -134,6 +141,7 @@ export async function timelinePage(root: HTMLElement, { signal }: PageContext): 
     clear: () => { view.selected = null; view.range = null; view.box = null; view.draw(); save(); },
   });
   signal.addEventListener("abort", () => { detach(); view.close(); });
+  idleWhile(() => view.still, signal);
   view.onLanes = () => { drawGutter(view, save); };
 
   root.classList.add("full");
@@ -142,7 +150,7 @@ export async function timelinePage(root: HTMLElement, { signal }: PageContext): 
       button("]", () => { stepMatch(true); }, { title: t("Next match"), attrs: { "aria-label": t("Next match") } }), flowsButton,
       button(t("Align starts"), () => { align("start"); }, { title: t("Move all ranks so that their event of this name starts together (L)") }),
       button(t("Undo alignment"), () => { view.shifts.clear(); view.draw(); }),
-      button(t("Whole range"), () => { view.setWindow(view.begin, view.end); save(); }), button(t("Keys"), () => { help.showModal(); }, { title: "?" }), message),
+      button(t("Whole range"), () => { view.setWindow(view.begin, view.end); save(); }), button(t("Keys"), () => { help.showModal(); }, { title: "?" }), message, flowsNote),
     view.element, panel.element, help);
 
   view.lanes.pins = state.get("pins") === "" ? [] : state.get("pins").split(",");

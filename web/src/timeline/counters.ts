@@ -1,5 +1,6 @@
 // Counter lanes: smallest, largest and mean value of each bucket in view.
 import { ask, isReport } from "../api";
+import { begin } from "../idle";
 import type { Json } from "../format";
 import { bytes, numberOf, short } from "../format";
 import { color } from "../theme";
@@ -21,12 +22,13 @@ export class Counters {
     const fits = piece !== undefined && piece.t0 <= Math.max(t0, view.begin) && piece.t1 >= Math.min(t1, view.end) && piece.t1 - piece.t0 <= length * 6;
     if (fits || this.asking.has(track.id) || isReport()) return;
     this.asking.add(track.id);
+    const done = begin();
     const from = Math.floor(Math.max(view.begin, t0 - length / 2)), to = Math.ceil(Math.min(view.end + 1, t1 + length / 2));
     ask("counters", { track: track.id, t0: from, t1: Math.max(to, from + 1), n: buckets }).then((answer) => {
       const list = (name: string): Json[] => { const value = answer[name]; return Array.isArray(value) ? value : []; };
       this.pieces.set(track.id, { t0: numberOf(answer["t0"], from), t1: numberOf(answer["t1"], to), min: list("min"), max: list("max"), avg: list("avg") });
     }).catch(() => undefined).finally(() => {
-      setTimeout(() => { this.asking.delete(track.id); this.changed(); }, 60);
+      setTimeout(() => { this.asking.delete(track.id); this.changed(); done(); }, 60);
     });
   }
 

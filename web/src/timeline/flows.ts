@@ -1,5 +1,6 @@
 // Arrows between events: launch to kernel, forward to backward.
 import { ask } from "../api";
+import { begin } from "../idle";
 import { numberOf, rowsOf } from "../format";
 import { color } from "../theme";
 import type { Lane } from "./lanes";
@@ -11,30 +12,37 @@ export interface Flow { from: number; to: number; fromTrack: number; toTrack: nu
 export class Flows {
   list: Flow[] = [];
   on = false;
-  truncated = false;
+  total = 0;                // in view; more than `list` holds when there are too many to draw
   private key = "";
   private timer = 0;
+  private done: () => void = () => undefined;
   constructor(private readonly changed: () => void) {}
 
   /** Asks for the arrows in view once the view has stood still for a moment. */
   follow(view: TimelineView, lanes: readonly Lane[]): void {
-    if (!this.on) { this.list = []; this.key = ""; return; }
+    if (!this.on) {
+      if (this.key !== "") { this.list = []; this.key = ""; this.total = 0; this.changed(); }
+      return;
+    }
     const tracks = lanes.flatMap((lane) => (lane.track !== null && lane.kind === "track" ? [lane.track.id] : []));
     const t0 = Math.floor(view.t0), t1 = Math.ceil(view.t1);
     const key = `${t0}/${t1}/${tracks.join(",")}`;
     if (key === this.key) return;
     this.key = key;
     window.clearTimeout(this.timer);
+    this.done();
+    this.done = begin();
+    const done = this.done;
     this.timer = window.setTimeout(() => {
       ask("flows", { t0, t1, tracks: tracks.join(","), limit: 600 }).then((answer) => {
         if (key !== this.key) return;
-        this.truncated = answer["truncated"] === true;
         this.list = rowsOf(answer["flows"]).map((flow) => ({
           from: numberOf(flow["from"]), to: numberOf(flow["to"]), fromTrack: numberOf(flow["from_track"]), toTrack: numberOf(flow["to_track"]),
           fromNs: numberOf(flow["from_ns"]), toNs: numberOf(flow["to_ns"]),
         }));
+        this.total = numberOf(answer["total"], this.list.length);
         this.changed();
-      }).catch(() => { this.list = []; });
+      }).catch(() => { this.list = []; this.total = 0; }).finally(done);
     }, 150);
   }
 }

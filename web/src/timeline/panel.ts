@@ -1,16 +1,17 @@
 // What is below the lanes: the chosen event, the sums of a range, the matches of a search.
-import { ask } from "../api";
+import { ask, isReport } from "../api";
 import { button, h, replace } from "../dom";
 import type { Child } from "../dom";
 import type { Json, Row } from "../format";
 import { exact, isRow, numberOf, rowsOf, show, textOf, time, title } from "../format";
+import { flame } from "../flame";
 import { errorNote, facts } from "../parts";
 import { t } from "../strings";
 import { table } from "../table";
 import type { Range } from "./view";
 
 export interface PanelActions { open: (slice: Row) => void; close: () => void }
-type Tab = "slice" | "range" | "search";
+type Tab = "slice" | "range" | "flame" | "search";
 
 export class Panel {
   readonly element: HTMLElement;
@@ -19,15 +20,17 @@ export class Panel {
   private readonly content: Record<Tab, Child[]> = {
     slice: [h("p", { class: "muted" }, t("Click an event to see it here."))],
     range: [h("p", { class: "muted" }, t("Drag over the lanes to add up a range."))],
+    flame: [h("p", { class: "muted" }, t("Drag over the lanes to add up a range."))],
     search: [h("p", { class: "muted" }, t("Press / and type a name, key:value, or /expression/."))],
   };
   private current: Tab = "slice";
   private asked: AbortController | null = null;
+  private waiting: (() => Promise<void>) | null = null;
 
   constructor(private readonly actions: PanelActions) {
     const tab = (id: Tab, label: string): HTMLButtonElement =>
       button(label, () => { this.show(id); }, { attrs: { role: "tab", "aria-selected": "false" } });
-    this.tabs = { slice: tab("slice", t("Event")), range: tab("range", t("Range")), search: tab("search", t("Matches")) };
+    this.tabs = { slice: tab("slice", t("Event")), range: tab("range", t("Range")), flame: tab("flame", t("Flame of the range")), search: tab("search", t("Matches")) };
     this.element = h("div", { class: "bottom", attrs: { role: "complementary", "aria-label": t("Details") } },
       h("div", { class: "tabs", attrs: { role: "tablist" } }, ...Object.values(this.tabs),
         button("✕", () => { this.actions.close(); }, { class: "quiet right", attrs: { "aria-label": t("Close the panel") } })), this.body);
@@ -37,6 +40,11 @@ export class Panel {
   show(id: Tab): void {
     this.current = id;
     for (const [name, tab] of Object.entries(this.tabs)) tab.setAttribute("aria-selected", String(name === id));
+    if (id === "flame" && this.waiting !== null) {
+      this.content.flame = [h("p", { class: "muted" }, t("Loading…"))];
+      void this.waiting();
+      this.waiting = null;
+    }
     replace(this.body, ...this.content[id]);
   }
   private fill(id: Tab, ...children: Child[]): void {
@@ -100,6 +108,17 @@ export class Panel {
     } catch (error) {
       if (!asked.signal.aborted) this.fill("range", errorNote(error));
     }
+    if (isReport()) { this.fill("flame", h("p", { class: "muted" }, t("not part of this report"))); return; }
+    // Only once somebody looks at it.
+    this.waiting = async () => {
+      try {
+        const stacks = await ask("flame", { t0: Math.round(range.t0), t1: Math.round(range.t1), tracks: tracks.slice(0, 500).join(",") }, asked.signal);
+        this.fill("flame", textOf(stacks["empty"]) !== "" ? h("p", { class: "muted" }, textOf(stacks["empty"])) : flame(stacks, { table: false }));
+      } catch (error) {
+        if (!asked.signal.aborted) this.fill("flame", errorNote(error));
+      }
+    };
+    if (this.current === "flame") this.show("flame");
   }
 
   matches(rows: readonly Row[], total: number): void {

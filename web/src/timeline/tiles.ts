@@ -48,7 +48,7 @@ export function parseTiles(buffer: ArrayBuffer, level: number, take: (track: num
   }
 }
 
-/** What a saved report holds instead of everything. */
+/** What a saved report holds instead of everything: tracks that were asked together, at these levels. */
 export interface ReportTiles { levels: number[]; tracks: number[] }
 
 export class TileStore {
@@ -58,7 +58,7 @@ export class TileStore {
   private slices = 0;
   private clock = 0;
   overviewLevel = 0;
-  report: ReportTiles | null = null;
+  report: readonly ReportTiles[] | null = null;
 
   constructor(private readonly changed: () => void, private readonly failed: (error: unknown) => void) {}
 
@@ -72,7 +72,8 @@ export class TileStore {
   levelFor(nsPerPixel: number): number {
     const level = Math.max(0, Math.min(this.overviewLevel, Math.floor(Math.log2(Math.max(1, nsPerPixel)))));
     if (this.report === null) return level;
-    return this.report.levels.find((have) => have >= level) ?? this.report.levels[this.report.levels.length - 1] ?? level;
+    const levels = this.report.flatMap((set) => set.levels).sort((a, b) => a - b);
+    return levels.find((have) => have >= level) ?? levels[levels.length - 1] ?? level;
   }
 
   /** A tile that covers [begin of index] at a coarser level. */
@@ -88,9 +89,17 @@ export class TileStore {
 
   /** Asks for what is missing of these tiles; at most two questions at a time. */
   want(level: number, first: number, last: number, tracks: readonly number[]): void {
+    if (this.report === null) { this.wantFrom(null, level, first, last, tracks); return; }
+    for (const set of this.report) {
+      const have = set.levels.find((candidate) => candidate >= level);
+      if (have === undefined) continue;
+      const coarser = 2 ** (have - level);
+      this.wantFrom(set, have, Math.floor(first / coarser), Math.floor(last / coarser), tracks.filter((track) => set.tracks.includes(track)));
+    }
+  }
+
+  private wantFrom(set: ReportTiles | null, level: number, first: number, last: number, allowed: readonly number[]): void {
     if (this.inFlight >= 2) return;
-    const known = this.report;
-    const allowed = known === null ? tracks : tracks.filter((track) => known.tracks.includes(track));
     const missing: number[] = [];
     const tiles = new Set<number>();
     for (const track of allowed) {
@@ -103,13 +112,13 @@ export class TileStore {
       if (lacks) missing.push(track);
       if (missing.length >= 64) break;
     }
-    if (missing.length > 0) void this.fetch(level, [...tiles].sort((a, b) => a - b), missing);
+    if (missing.length > 0) void this.fetch(set, level, [...tiles].sort((a, b) => a - b), missing);
   }
 
-  private async fetch(level: number, tiles: number[], tracks: number[]): Promise<void> {
-    // A saved report answers exactly one tile of all its tracks.
-    const sets = this.report === null ? [tiles] : tiles.map((tile) => [tile]);
-    const wanted = this.report?.tracks ?? tracks;
+  private async fetch(from: ReportTiles | null, level: number, tiles: number[], tracks: number[]): Promise<void> {
+    // A saved report answers exactly one tile of all tracks of a set.
+    const sets = from === null ? [tiles] : tiles.map((tile) => [tile]);
+    const wanted = from?.tracks ?? tracks;
     const keys = wanted.flatMap((track) => tiles.map((index) => `${track}/${level}/${index}`));
     for (const key of keys) this.asked.add(key);
     ++this.inFlight;

@@ -48,6 +48,7 @@ export class TimelineView {
     "aria-label": "timeline; W and S zoom, A and D move, arrows scroll, question mark shows all keys" } });
   readonly gutterElement = h("div", { class: "gutter" });
   onLanes: () => void = () => undefined;
+  onFlows: () => void = () => undefined;
   onFrame: (() => void)[] = [];
   readonly error = h("div", { class: "notice", attrs: { role: "status", hidden: true } });
   private readonly painter = new Painter();
@@ -71,7 +72,7 @@ export class TimelineView {
     this.tiles.overviewLevel = Math.max(0, Math.ceil(Math.log2(Math.max(1, (end - begin) / 512 / 2))));
     for (const rank of ranks) this.names.set(rank.file, new Names(rank.file, () => { this.draw(); }));
     this.counters = new Counters(() => { this.draw(); });
-    this.flows = new Flows(() => { this.draw(); });
+    this.flows = new Flows(() => { this.draw(); this.onFlows(); });
     this.body = h("div", { class: "timeline-body" }, this.gutterElement, this.canvas);
     this.element = h("div", { class: "timeline" }, this.error, this.body);
     new ResizeObserver(() => { this.resize(); }).observe(this.body);
@@ -88,6 +89,8 @@ export class TimelineView {
 
   close(): void { this.alive = false; }
   draw(): void { this.dirty = true; }
+  /** Nothing is left to draw or on its way. */
+  get still(): boolean { return !this.alive || (!this.dirty && this.width > 0 && !this.tiles.busy); }
   layoutChanged(): void {
     this.lanes.layout();
     this.scroll = this.clampScroll(this.scroll);

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "insight/intervals.h"
+#include "insight/trace.h"
+
+namespace triptych::insight::hta {
+
+/// How HTA sorts kernels.
+enum class Kind { kCommunication, kMemory, kComputation, kOther };
+constexpr const char* kKindNames[] = {"COMMUNICATION", "MEMORY", "COMPUTATION", "OTHER"};
+Kind kind_of(std::string_view name);  ///< by the three patterns of HTA, in its order
+
+/// One event in HTA's table: times in us, or in thousandths of one where rounding is off. Whole
+/// numbers, so that sums are exact.
+struct Item {
+  EventId event = 0;
+  int64_t ts = 0, dur = 0;
+  int64_t end() const { return ts + dur; }
+  Interval interval() const { return {ts, end()}; }
+};
+
+/// The events of one rank as HTA keeps them after loading: rounded to whole us unless
+/// HTA_DISABLE_NS_ROUNDING=1, without the last step.
+class RankTable {
+ public:
+  explicit RankTable(const Trace& t);
+
+  double us(int64_t ticks) const {
+    return exact_ ? static_cast<double>(ticks) / 1000 : static_cast<double>(ticks);
+  }
+  const std::vector<Item>& device() const { return device_; }
+  const std::vector<Item>& host() const { return host_; }
+  const Trace& trace() const { return t_; }
+  int64_t threshold(int64_t us) const { return exact_ ? us * 1000 : us; }
+  Item item(EventId e) const;
+  std::vector<Interval> of_kind(Kind kind) const;  ///< union of the device's events of this kind
+
+ private:
+  bool is_device(EventId e) const;
+  void select();
+
+  const Trace& t_;
+  bool rounded_ = false, exact_ = false;
+  std::vector<Item> device_, host_;
+};
+
+}  // namespace triptych::insight::hta
