@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/files.h"
+#include "base/format.h"
 #include "base/log.h"
 
 namespace triptych {
@@ -12,12 +13,17 @@ namespace {
 constexpr uint64_t kLimitBytes = uint64_t{1} << 20;
 }
 
-ConfigWatch::ConfigWatch(std::filesystem::path folder, const ProfileOptions& options, double poll_s)
-    : file_(std::move(folder) / kDynamicConfigName), options_(options), poll_s_(poll_s) {
+ConfigWatch::ConfigWatch(std::filesystem::path folder, const ProfileOptions& options, double poll_s,
+                         std::unique_ptr<WatchLog> log)
+    : file_(std::move(folder) / kDynamicConfigName),
+      options_(options),
+      poll_s_(poll_s),
+      log_(std::move(log)) {
   make_folders(file_.parent_path());
   if (!std::filesystem::exists(file_))
     write_file_atomically(file_, dump_json(dynamic_config(options), 2) + "\n");
   seen_ = stamp();
+  if (log_) log_->write(fmt::format("watching {} every {} s", file_.string(), poll_s_));
   thread_ = std::thread([this] { run(); });
 }
 
@@ -61,9 +67,11 @@ void ConfigWatch::look() {
     read_dynamic_request(parse_json(text, file_.string()), file_.string(), options_);
     const std::lock_guard lock(mutex_);
     newest_ = std::move(text);
-    count_.fetch_add(1, std::memory_order_relaxed);
+    const auto number = count_.fetch_add(1, std::memory_order_relaxed) + 1;
+    if (log_) log_->write(fmt::format("request {}: {}", number, newest_));
   } catch (const std::exception& error) {
     log_warning("profile: {}; the request is passed over", error.what());
+    if (log_) log_->write(fmt::format("passed over: {}", error.what()));
   }
 }
 

@@ -6,11 +6,13 @@
 #include <condition_variable>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
 
 #include "base/json.h"
+#include "profile/watch_log.h"
 #include "train/dynamic_profile.h"
 
 namespace triptych {
@@ -21,7 +23,9 @@ class ConfigWatch {
  public:
   /// Writes the file with the run's settings where there is none.
   /// @throws Error when the folder cannot be made.
-  ConfigWatch(std::filesystem::path folder, const ProfileOptions& options, double poll_s = 0.5);
+  /// @param log  of the monitor; null: none.
+  ConfigWatch(std::filesystem::path folder, const ProfileOptions& options, double poll_s = 0.5,
+              std::unique_ptr<WatchLog> log = nullptr);
   ~ConfigWatch();
   ConfigWatch(const ConfigWatch&) = delete;
   ConfigWatch& operator=(const ConfigWatch&) = delete;
@@ -46,6 +50,7 @@ class ConfigWatch {
   std::filesystem::path file_;
   ProfileOptions options_;
   double poll_s_;
+  std::unique_ptr<WatchLog> log_;
   Stamp seen_;
   std::atomic<int64_t> count_{0};
   std::thread thread_;

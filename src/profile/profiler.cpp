@@ -8,8 +8,11 @@
 
 #include "base/clock.h"
 #include "base/files.h"
+#include "base/format.h"
 #include "base/log.h"
 #include "insight/run.h"
+#include "kernels/memory_ledger.h"
+#include "profile/core_wait.h"
 #include "profile/kineto_session.h"
 #include "profile/recorder.h"
 #include "profile/trace_header.h"
@@ -66,9 +69,16 @@ CollectionSettings Profiler::own_settings() const {
 
 void Profiler::run_opens() {
   if (process_.rank() == 0) warn_about_ranks(settings_.profile.ranks);
-  if (settings_.profile.mode != ProfileMode::kDynamic || process_.rank() != 0) return;
+  if (settings_.profile.mode != ProfileMode::kDynamic) return;
   const auto folder = dynamic_folder(options_.output, settings_.profile);
-  watch_ = std::make_unique<ConfigWatch>(folder, settings_.profile);
+  const auto log_of = [&](int64_t rank) {
+    return std::make_unique<WatchLog>(
+        watch_log_path(folder, process_.host_name(), ::getpid(), rank));
+  };
+  watch_log_ = log_of(process_.rank());
+  if (process_.rank() != 0) return;
+  constexpr double kPollS = 0.5;
+  watch_ = std::make_unique<ConfigWatch>(folder, settings_.profile, kPollS, log_of(-1));
   status_ = std::make_unique<ProfileStatus>(folder / kDynamicStatusName);
 }
 
@@ -106,14 +116,23 @@ void Profiler::prepare_for(int64_t step) {
 void Profiler::step_begins(int64_t step) {
   while (!open_ && !windows_.empty() && windows_.front().end <= step) windows_.pop_front();
   if (!open_ && !windows_.empty() && windows_.front().begin <= step) open(step);
+  core_waited_ns_ = open_ ? core_wait_ns() : -1;
   step_began_s_ = steady_seconds();
   step_scope_.emplace("ProfilerStep#", trace_sink() ? std::to_string(step) : std::string());
+}
+
+/// Into the log file of this rank's dynamic collection.
+void Profiler::note(const std::string& words) {
+  if (watch_log_) watch_log_->write(words);
 }
 
 void Profiler::open(int64_t step) {
   open_ = std::move(windows_.front());
   windows_.pop_front();
   open_->begin = step;
+  window_flop_ = 0;
+  window_steps_ = 0;
+  core_waits_ns_ = Json::object();
   tell("RUNNING");
   if (!open_->settings.includes(process_.rank())) return;
   try {
@@ -122,9 +141,10 @@ void Profiler::open(int64_t step) {
       KinetoSession::prepare(open_->settings, device_type(options_.device));
     }
     for (const auto& observer : observers_) observer->window_opens(*open_);
-    KinetoSession::start(open_->settings, device_type(options_.device));
-    Recorder::instance().begin(open_->settings.level, open_->settings.with_stack);
+    start_recording();
+    note(fmt::format("recording steps {} to {}", open_->begin, open_->end - 1));
   } catch (const std::exception& error) {
+    note(error.what());
     log_warning("profile: steps {} to {} are not recorded: {}", open_->begin, open_->end - 1,
                 error.what());
     open_->settings.ranks.clear();
@@ -132,9 +152,33 @@ void Profiler::open(int64_t step) {
   prepared_ = false;
 }
 
+void Profiler::start_recording() {
+  auto settings = open_->settings;
+  // Our books know what a block is for; Kineto knows sizes alone, and both would count twice.
+  const bool has_books = options_.device != DeviceKind::kNpu;
+  memory_ = settings.with_memory && has_books && !memory_recording();
+  if (settings.with_memory && !memory_)
+    log_warning("profile: allocations of steps {} to {} are recorded without what they are for{}",
+                open_->begin, open_->end - 1,
+                memory_recording() ? ": a window of [profile.memory] is open" : "");
+  settings.with_memory = settings.with_memory && !memory_;
+  KinetoSession::start(settings, device_type(options_.device));
+  if (memory_) start_memory_recording();
+  Recorder::instance().begin(settings.level, settings.with_stack);
+}
+
+void Profiler::step_worked(const StepWork& work) {
+  if (!open_) return;
+  window_flop_ += work.flop;
+  ++window_steps_;
+  peak_flop_per_second_ = work.peak_flop_per_second;
+}
+
 void Profiler::step_ends(int64_t step) {
   step_scope_.reset();
   step_ = step;
+  if (open_ && core_waited_ns_ >= 0)
+    core_waits_ns_[std::to_string(step)] = core_wait_ns() - core_waited_ns_;
   if (open_ && step + 1 >= open_->end) {
     close(step + 1, false);
   } else if (!open_) {
@@ -156,6 +200,11 @@ void Profiler::close(int64_t behind, bool cut_short) {
   }
   auto parts = std::make_shared<TraceParts>();
   parts->records = Recorder::instance().end();
+  if (std::exchange(memory_, false)) {
+    parts->memory = stop_memory_recording();
+    parts->memory_device =
+        options_.device == DeviceKind::kCpu ? -1 : static_cast<int>(process_.local_rank());
+  }
   parts->collected = KinetoSession::stop(device_type(options_.device));
   const auto now = static_cast<int64_t>(wall_seconds() * 1e9);
   const auto stem = window.settings.save_path / trace_stem(process_.rank(), ::getpid(), now);
@@ -164,6 +213,11 @@ void Profiler::close(int64_t behind, bool cut_short) {
   auto mm = header_;
   mm["level"] = window.settings.level;
   mm["steps"] = {window.begin, window.end};
+  if (window_steps_ > 0) {
+    mm["model_flop_per_step"] = window_flop_ / static_cast<double>(window_steps_);
+    mm["peak_flop_per_second"] = peak_flop_per_second_;
+  }
+  if (!core_waits_ns_.empty()) mm["core_wait_ns"] = core_waits_ns_;
   if (unprofiled_s_ > 0) mm["unprofiled_step_ns"] = static_cast<int64_t>(unprofiled_s_ * 1e9);
   auto& header = parts->header;
   header["distributedInfo"] = distributed_info(process_, options_, parts->records);
@@ -182,11 +236,13 @@ void Profiler::close(int64_t behind, bool cut_short) {
       write_trace(std::move(*parts), stem);
       const auto file = stem.string() + ".pt.trace.json.gz";
       log_info("profile: steps {} to {} are in {}", window.begin, window.end - 1, file);
+      note("written: " + file);
       if (window.settings.analyse) write_index(file);
       if (status_) status_->set({{"last_trace", file}, {"message", ""}});
     } catch (const std::exception& error) {
       log_warning("profile: no trace of steps {} to {}: {}; training goes on", window.begin,
                   window.end - 1, error.what());
+      note(fmt::format("no trace: {}", error.what()));
       if (status_) status_->set({{"message", error.what()}});
     }
     if (status_) status_->set({{"state", "IDLE"}});
@@ -208,6 +264,7 @@ void Profiler::take_request(const std::string& text) {
                                             kDynamicConfigName, settings_.profile);
   const auto answer = [&](const char* state, const std::string& message) {
     tell(state, {{"request", request.id}, {"message", message}});
+    if (!message.empty()) note(message);
   };
   if (request.stop) {
     const bool was_open = open_.has_value();
@@ -241,6 +298,8 @@ void Profiler::take_request(const std::string& text) {
   if (!request.folder.empty()) s.save_path = options_.output / request.folder;
   windows_.assign(1, window);  // the newest request counts
   answer(open_ ? "RUNNING" : "READY", "");
+  note(fmt::format("asked to record steps {} to {}{}", window.begin, window.end - 1,
+                   s.includes(process_.rank()) ? "" : " on other ranks"));
   if (process_.rank() == 0)
     log_info("profile: recording steps {} to {}", window.begin, window.end - 1);
 }

@@ -13,6 +13,7 @@
 #include "profile/background_writer.h"
 #include "profile/config_watch.h"
 #include "profile/profile_status.h"
+#include "profile/watch_log.h"
 #include "profile/window.h"
 #include "train/run_options.h"
 #include "train/step_observer.h"
@@ -42,6 +43,7 @@ class Profiler final : public StepObserver {
   void run_opens() override;
   void model_is_there(const RunFacts& facts) override;
   void step_begins(int64_t step) override;
+  void step_worked(const StepWork& work) override;
   void step_ends(int64_t step) override;
   int64_t vote() override;
   void heard(int64_t vote) override;
@@ -49,10 +51,12 @@ class Profiler final : public StepObserver {
 
  private:
   void open(int64_t step);
+  void start_recording();
   void close(int64_t behind, bool cut_short);
   void prepare_for(int64_t step);
   void take_request(const std::string& text);
   void tell(const char* state, const Json& more = Json::object());
+  void note(const std::string& words);
   CollectionSettings own_settings() const;
 
   ProcessContext& process_;
@@ -63,13 +67,19 @@ class Profiler final : public StepObserver {
   std::deque<Window> windows_;  ///< to come, by begin
   std::optional<Window> open_;
   bool prepared_ = false;
-  int64_t step_ = 0;  ///< that ended last
+  bool memory_ = false;  ///< the open window has the books record
+  int64_t step_ = 0;     ///< that ended last
   int64_t known_vote_ = 0;
   int64_t steps_seen_ = 0;
   double step_began_s_ = 0, unprofiled_s_ = 0;
+  double window_flop_ = 0, peak_flop_per_second_ = 0;
+  int64_t window_steps_ = 0;
+  int64_t core_waited_ns_ = -1;          ///< at the begin of the step
+  Json core_waits_ns_ = Json::object();  ///< of the window, by step
   std::optional<TraceScope> step_scope_;
   std::unique_ptr<ConfigWatch> watch_;
   std::unique_ptr<ProfileStatus> status_;  ///< rank 0 of a run with dynamic collection
+  std::unique_ptr<WatchLog> watch_log_;    ///< each rank of such a run
   BackgroundWriter writer_;                // last: its jobs use what is above
 };
 

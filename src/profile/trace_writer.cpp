@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/format.h"
+#include "profile/memory_events.h"
 #include "profile/own_events.h"
 
 namespace triptych {
@@ -153,6 +154,9 @@ void write_trace(TraceParts parts, const fs::path& stem) {
     file.add(header_text(parts.header));
     file.add(text.substr(cuts.header, cuts.events - cuts.header));
     file.add(own_events(parts.records, nodes, cuts.base_ns, ::getpid()));
+    if (parts.memory)
+      write_memory_events(*parts.memory, cuts.base_ns, ::getpid(), parts.memory_device,
+                          [&](std::string_view text) { file.add(text); });
     file.add(text.substr(cuts.events));
     file.finish();
   }

@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/json.h"
+#include "kernels/memory_ledger.h"
 #include "profile/kineto_session.h"
 #include "profile/recorder.h"
 
@@ -17,6 +19,8 @@ namespace triptych {
 struct TraceParts {
   std::unique_ptr<KinetoSession::Collected> collected;
   Records records;
+  std::optional<MemoryRecording> memory{};  ///< where our books have recorded, not Kineto
+  int memory_device = -1;                   ///< index of its device; -1: the host
   Json header;  ///< members of the trace's outermost object, distributedInfo and "mm" among them
 };
 

@@ -243,7 +243,7 @@ struct ProfileOptions {
               "0 operators and kernels, 1 + runtime, flows, collectives, 2 + driver, sync, flop."),
         field("with_cpu", &O::with_cpu, "Record the host side."),
         field("with_stack", &O::with_stack, "Module path of every operator."),
-        field("with_memory", &O::with_memory, "Record allocations."),
+        field("with_memory", &O::with_memory, "Record allocations: kind, layer, bytes."),
         field("record_shapes", &O::record_shapes, "Record the shapes of inputs."),
         field("analyse", &O::analyse, "Write the viewer's index at the end of a window."),
         field("save_path", &O::save_path, "Folder of the traces, relative to output."),

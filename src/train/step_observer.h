@@ -21,6 +21,12 @@ struct RunFacts {
   int64_t last_step = 0;
 };
 
+/// What a step computed.
+struct StepWork {
+  double flop = 0;                  ///< of the model, over all ranks
+  double peak_flop_per_second = 0;  ///< of one rank's device, as measured
+};
+
 /// Calls come from the main thread of every rank, in this order. A run that ends by an error calls
 /// `run_ends` alone. None of them may start a collective except where it says so.
 class StepObserver {
@@ -32,6 +38,8 @@ class StepObserver {
   virtual void model_is_there(const RunFacts& /*facts*/) {}
   /// Before the step waits for its data.
   virtual void step_begins(int64_t /*step*/) {}
+  /// Before step_ends.
+  virtual void step_worked(const StepWork& /*work*/) {}
   virtual void step_ends(int64_t /*step*/) {}
 
   /// After each step: a number that only rises; every rank then hears the largest of all ranks'.

@@ -249,6 +249,8 @@ void Trainer::one_step() {
     reset_memory_peak();  // that is no step's either
   }
   timing.peak_flop_per_second = matrix_peak_ * static_cast<double>(process_.world_size());
+  for (const auto& observer : observers_)
+    observer->step_worked({.flop = report.flop, .peak_flop_per_second = matrix_peak_});
   timing.skipped = state_.skipped;
   log_.step_done(report, timing);
   report_skipped_samples();

@@ -4,32 +4,21 @@
 //   runs_test FOLDER   a folder made by quickstart_data
 
 #include <gmock/gmock.h>
-#include <sys/wait.h>
 
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <map>
 
-#include "base/files.h"
-#include "base/format.h"
 #include "base/json.h"
+#include "command_runs.h"
 #include "models/qwen2_5_vl/options.h"
 
 namespace triptych {
 namespace {
 
-namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
-
-fs::path made;  // what quickstart_data made
-
-struct Outcome {
-  int status = -1;
-  std::string out, err;
-};
 
 /// Tensors of a safetensors file as bytes, read here by hand.
 std::map<std::string, std::string> tensors_of(const fs::path& file) {
@@ -47,59 +36,12 @@ std::map<std::string, std::string> tensors_of(const fs::path& file) {
   return tensors;
 }
 
-class Runs : public testing::Test {
+class Runs : public CommandRuns {
  protected:
-  void SetUp() override {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::temp_directory_path() / fmt::format("runs_test_{}_{}", info->name(), getpid());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override {
-    if (!HasFailure()) fs::remove_all(folder_);
-  }
-
-  /// Runs `triptych <words>`; `around` may put shell text around it: "{}" is the command.
-  Outcome run(const std::string& words, const std::string& around = "{}") const {
-    auto line = around;
-    line.replace(line.find("{}"), 2, fmt::format("{} {}", TRIPTYCH_COMMAND, words));
-    const auto out = folder_ / "stdout", err = folder_ / "stderr";
-    const int status =
-        std::system(fmt::format("({}) > {} 2> {}", line, out.string(), err.string()).c_str());
-    return {WEXITSTATUS(status), read_file(out), read_file(err)};
-  }
-
-  /// A run file with everything small; `more` is appended.
   fs::path run_file(const std::string& name, const std::string& more = "",
                     const std::string& model_more = "weights = \"random\"") const {
-    const auto text = fmt::format(R"(output = "{0}"
-seed = 5
-threads = 1
-[model]
-path = "{1}/model"
-{2}
-[[data.train]]
-path = "{1}/data/train.jsonl"
-[data]
-max_length = 256
-[train]
-steps = 6
-global_batch = 4
-micro_batch = 1
-validate_every = 0
-[optimizer]
-lr = 1e-3
-[schedule]
-name = "constant"
-[checkpoint]
-every = 2
-[log]
-every = 1
-{3}
-)",
-                                  (folder_ / name).string(), made.string(), model_more, more);
-    write_file_atomically(folder_ / (name + ".toml"), text);
-    return folder_ / (name + ".toml");
+    return write_run(name, folder_ / name, model_more, "steps = 6\nglobal_batch = 4",
+                     "[checkpoint]\nevery = 2\n[log]\nevery = 1\n" + more);
   }
 
   std::vector<Json> rows(const std::string& name) const {
@@ -135,8 +77,6 @@ every = 1
           "--set train.steps=1 --set optimizer.lr=0");
     return folder_ / name / "final";
   }
-
-  fs::path folder_;
 };
 
 /// Losses of the steps, in order.
@@ -786,10 +726,5 @@ TEST_F(Runs, PreviewShowsLabelsAndGrids) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleMock(&argc, argv);
-  if (argc != 2) {
-    std::fputs("usage: runs_test FOLDER\n", stderr);
-    return 2;
-  }
-  triptych::made = std::filesystem::absolute(argv[1]);
-  return RUN_ALL_TESTS();
+  return triptych::run_tests_on_made(argc, argv);
 }

@@ -16,6 +16,8 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "insight/gzip.h"
+#include "insight/queries.h"
+#include "insight/run.h"
 #include "profile/kineto_session.h"
 #include "profile/recorder.h"
 #include "profile/trace_writer.h"
@@ -107,6 +109,66 @@ std::vector<Event> events(const Json& trace, const std::string& category, const 
     found.push_back({ts, ts + e["dur"].get<double>(), e["args"]});
   }
   return found;
+}
+
+/// Two layers' parts of one buffer from before, which go; 50 bytes that come and stay.
+MemoryRecording recording_by_hand(int64_t begin_ns) {
+  const MemoryTag weights{1, MemoryKind::kParameter, MemoryPhase::kLoad},
+      others{2, MemoryKind::kParameter, MemoryPhase::kLoad},
+      kept{1, MemoryKind::kActivation, MemoryPhase::kForward};
+  MemoryRecording r;
+  r.begin_ns = begin_ns;
+  r.before = {{.address = 1000, .bytes = 30, .block = 1, .tag = weights},
+              {.address = 1030, .bytes = 70, .block = 1, .tag = others},
+              {.address = 5000, .bytes = 8, .block = 2, .tag = weights}};
+  r.events = {{begin_ns + 1000, 2000, 50, 3, kept, 1},
+              {begin_ns + 2000, 1000, -100, 1, weights, 1}};
+  r.layers = {"", "layers.0", "layers.\"1\""};
+  r.threads = {"", "main"};
+  r.thread_ids = {0, 4321};
+  return r;
+}
+
+TEST_F(Collection, MemoryHasItsKindAndLayer) {
+  auto parts = collect();
+  parts.memory = recording_by_hand(trace_time_ns());
+  const auto stem = folder_ / trace_stem(0, 1, 5);
+  write_trace(std::move(parts), stem);
+  std::vector<Json> memory;
+  const auto trace = written(stem);
+  for (const auto& e : trace["traceEvents"])
+    if (e["name"] == "[memory]") memory.push_back(e);
+  ASSERT_THAT(memory, SizeIs(6));
+  EXPECT_EQ(memory[0]["ph"], "i");
+  EXPECT_EQ(memory[0]["tid"], getpid());
+  EXPECT_EQ(memory[3]["tid"], 4321);
+  EXPECT_EQ(memory[0]["args"],
+            Json::parse(R"({"Total Reserved": 0, "Total Allocated": 30, "Bytes": 30, "Addr": 1000,
+                            "Device Id": -1, "Device Type": 0, "Category": "parameter",
+                            "Module": "layers.0"})"));
+  EXPECT_EQ(memory[3]["args"]["Category"], "activation");
+  EXPECT_EQ(memory[3]["args"]["Total Allocated"], 158);
+  EXPECT_EQ(memory[5]["args"]["Bytes"], -70);
+  EXPECT_EQ(memory[5]["args"]["Total Allocated"], 58);
+
+  // As the viewer reads it: every point of the curve has all its parts.
+  auto run = std::make_shared<insight::Run>(insight::Run::find({folder_}));
+  run->load(1);
+  const insight::Queries queries(run);
+  const auto peak = queries.memory_peak({});
+  EXPECT_EQ(peak["allocated"], 158);
+  EXPECT_EQ(peak["categories"], Json::parse(R"({"activation": 50, "parameter": 108})"));
+  ASSERT_EQ(peak["layers"].size(), 2u);
+  EXPECT_EQ(peak["layers"][0]["module"], "layers.0");
+  EXPECT_EQ(peak["layers"][0]["bytes"], 88);
+  EXPECT_EQ(peak["layers"][1]["module"], "layers.\"1\"");
+  const auto curve = queries.memory_curve({}, 1000);
+  ASSERT_FALSE(curve["points"].empty());
+  for (size_t i = 0; i < curve["points"].size(); ++i) {
+    int64_t sum = 0;
+    for (const auto& [name, values] : curve["categories"].items()) sum += values[i].get<int64_t>();
+    EXPECT_EQ(curve["points"][i]["allocated"], sum) << i;
+  }
 }
 
 TEST_F(Collection, HoldsWhatWasRecordedAndWhatIsOurs) {

@@ -37,6 +37,88 @@ TEST_F(ProfiledRuns, AStaticWindowOfOneProcess) {
   EXPECT_THAT(s["findings"], IsEmpty());
 }
 
+TEST_F(ProfiledRuns, AWindowKnowsItsShareOfPeak) {
+  train("[profile]\nmode = \"static\"\nwindows = [[3, 6]]\n");
+  const auto mm = read_trace(traces().at(0))["mm"];
+  const auto s = summary();
+  std::vector<double> told;
+  std::ifstream file(folder_ / "out/metrics.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    const auto row = parse_json(line, "metrics");
+    if (row["step"] >= 3)
+      told.push_back(row["mfu"].get<double>() * row["step_seconds"].get<double>());
+  }
+  ASSERT_THAT(told, SizeIs(3));
+  const double mean = (told[0] + told[1] + told[2]) / 3;
+  EXPECT_NEAR(mm["model_flop_per_step"].get<double>() / mm["peak_flop_per_second"].get<double>(),
+              mean,
+              1e-6 * mean);  // metrics.jsonl has them as doubles; sums in another order
+  ASSERT_THAT(s["ranks"], SizeIs(1));
+  const double seconds = s["ranks"][0]["total_ns"].get<double>() / 1e9;
+  EXPECT_NEAR(s["ranks"][0]["mfu"].get<double>(), mean / seconds, 1e-6 * mean / seconds);
+}
+
+TEST_F(ProfiledRuns, MemoryOfAWindowIsThatOfTheBooks) {
+  train("[profile]\nmode = \"static\"\nwindows = [[3, 5]]\nwith_memory = true\n");
+  const auto s = summary();
+  ASSERT_THAT(s["memory"], SizeIs(1));
+  const auto& peak = s["memory"][0];
+  for (const char* kind : {"parameter", "gradient", "optimizer_state", "activation"})
+    EXPECT_GT(peak["categories"].value(kind, int64_t{0}), 0) << peak["categories"];
+  int64_t sum = 0, by_layer = 0, told = 0;
+  for (const auto& [kind, bytes] : peak["categories"].items()) sum += bytes.get<int64_t>();
+  for (const auto& layer : peak["layers"]) by_layer += layer["bytes"].get<int64_t>();
+  std::set<std::string> layers;
+  for (const auto& layer : peak["layers"]) layers.insert(layer["module"]);
+  EXPECT_THAT(layers, Contains("model.layers.0"));
+  EXPECT_EQ(sum, peak["allocated"]);
+  EXPECT_EQ(by_layer, peak["allocated"]);
+  std::ifstream file(folder_ / "out/metrics.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    const auto row = parse_json(line, "metrics");
+    if (row["step"] == 3 || row["step"] == 4)
+      told = std::max(told, row["tensor_peak_bytes"].get<int64_t>());
+  }
+  EXPECT_EQ(peak["allocated"], told) << "the books and the trace tell of one peak";
+}
+
+TEST_F(ProfiledRuns, ARankKilledInsideAWindowLeavesReadableFiles) {
+  const auto file = run_file(
+      "[profile]\nmode = \"static\"\nwindows = [[2, 4], [5, 1000000]]\nranks = [-1]\n"
+      "[launch]\ntimeout_s = 20\nwarn_after_s = 10\n",
+      1000000);
+  const auto launcher = fork();
+  if (launcher == 0) {
+    const auto err = folder_ / "train.err";
+    if (std::freopen(err.c_str(), "w", stderr) == nullptr) _exit(126);
+    execl(TRIPTYCH_COMMAND, TRIPTYCH_COMMAND, "train", file.c_str(), "--nproc", "2", nullptr);
+    _exit(127);
+  }
+  const auto reached = [&] { return losses().size() >= 8 && traces().size() >= 2; };
+  for (int i = 0; i < 1200 && !reached(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  ASSERT_TRUE(reached()) << read_file(folder_ / "train.err");
+  for (const auto& [pid, rank] : workers_of(launcher))
+    if (rank == 1) kill(pid, SIGKILL);
+  int status = 0;
+  waitpid(launcher, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 1) << read_file(folder_ / "train.err");
+  // Both ranks' first window; of the second what the survivor had.
+  std::map<int64_t, std::vector<bool>> truncated;
+  for (const auto& trace : traces()) {
+    const auto read = read_trace(trace);
+    const int64_t rank = read["distributedInfo"]["rank"];
+    truncated[rank].push_back(read.value("truncated", false));
+    if (rank != 1) continue;
+    const auto scopes = names(events(read, "user_annotation"));
+    EXPECT_THAT(scopes, AllOf(Contains("ProfilerStep#2"), Contains("ProfilerStep#3")));
+  }
+  EXPECT_EQ(truncated[1], std::vector<bool>{false});
+  EXPECT_EQ(truncated[0], (std::vector<bool>{false, true}));
+  // The newest collection is what the summary is about.
+  EXPECT_THAT(steps_of(summary(), 0), AllOf(Contains(5), Contains(6)));
+}
+
 TEST_F(ProfiledRuns, SeveralWindowsOfChosenRanks) {
   train("[profile]\nmode = \"static\"\nwindows = [[2, 3], [3, 4], [5, 6]]\nranks = [1]\n",
         "--nproc 2");
@@ -159,6 +241,12 @@ TEST_F(ProfiledRuns, StartStopAndStatusSpeakToARunningTraining) {
   const auto late = run("profile start " + out + " --at 1");
   EXPECT_EQ(late.status, 1);
   EXPECT_THAT(late.err, HasSubstr("step 1 is over"));
+  std::string logs;
+  for (const auto& log : fs::directory_iterator(folder_ / "out/profile/log"))
+    logs += log.path().filename().string() + ": " + read_file(log.path());
+  EXPECT_THAT(
+      logs, AllOf(HasSubstr("_monitor.log: "), HasSubstr("_rank_0.log: "),
+                  HasSubstr("_rank_1.log: "), HasSubstr("written: "), HasSubstr("step 1 is over")));
   kill(pid, SIGTERM);
   int status = 0;
   waitpid(pid, &status, 0);
@@ -189,10 +277,5 @@ TEST_F(ProfiledRuns, ARunWithoutAWatchedFileIsNamed) {
 
 int main(int argc, char** argv) {
   testing::InitGoogleMock(&argc, argv);
-  if (argc < 2) {
-    std::fprintf(stderr, "profile_runs_test FOLDER\n");
-    return 2;
-  }
-  triptych::made = std::filesystem::absolute(argv[1]);
-  return RUN_ALL_TESTS();
+  return triptych::run_tests_on_made(argc, argv);
 }

@@ -4,24 +4,19 @@
 
 #include <gmock/gmock.h>
 #include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <chrono>
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <set>
 #include <thread>
 
-#include "base/files.h"
-#include "base/format.h"
 #include "base/json.h"
+#include "cli/command_runs.h"
 #include "insight/gzip.h"
 
 namespace triptych {
 
-namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::Contains;
 using testing::Each;
@@ -32,60 +27,12 @@ using testing::IsEmpty;
 using testing::Not;
 using testing::SizeIs;
 
-inline fs::path made;  // what quickstart_data made
-
-struct Outcome {
-  int status = -1;
-  std::string out, err;
-};
-
-class ProfiledRuns : public testing::Test {
+class ProfiledRuns : public CommandRuns {
  protected:
-  void SetUp() override {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::temp_directory_path() / fmt::format("profiled_{}_{}", info->name(), getpid());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override {
-    if (!HasFailure()) fs::remove_all(folder_);
-  }
-
-  Outcome run(const std::string& words) const {
-    const auto out = folder_ / "stdout", err = folder_ / "stderr";
-    const int status = std::system(
-        fmt::format("{} {} > {} 2> {}", TRIPTYCH_COMMAND, words, out.string(), err.string())
-            .c_str());
-    return {WEXITSTATUS(status), read_file(out), read_file(err)};
-  }
-
   fs::path run_file(const std::string& more, int64_t steps = 5, int64_t rows = 4) const {
-    write_file_atomically(folder_ / "run.toml",
-                          fmt::format(R"(output = "{0}/out"
-seed = 5
-threads = 1
-[model]
-path = "{1}/model"
-weights = "random"
-[[data.train]]
-path = "{1}/data/train.jsonl"
-[data]
-max_length = 256
-[train]
-steps = {2}
-global_batch = {3}
-micro_batch = 1
-validate_every = 0
-[optimizer]
-lr = 1e-3
-[schedule]
-name = "constant"
-[checkpoint]
-every = 0
-{4}
-)",
-                                      folder_.string(), made.string(), steps, rows, more));
-    return folder_ / "run.toml";
+    return write_run("run", folder_ / "out", "weights = \"random\"",
+                     fmt::format("steps = {}\nglobal_batch = {}", steps, rows),
+                     "[checkpoint]\nevery = 0\n" + more);
   }
   void train(const std::string& more, const std::string& words = "", int64_t steps = 5) const {
     const auto outcome = run(fmt::format("train {} {}", run_file(more, steps).string(), words));
@@ -119,7 +66,18 @@ every = 0
     return found;
   }
 
-  fs::path folder_;
+  /// Children of the launcher that know their rank by now.
+  static std::map<pid_t, int> workers_of(pid_t launcher) {
+    std::map<pid_t, int> found;
+    const auto children = fmt::format("/proc/{0}/task/{0}/children", launcher);
+    std::ifstream list(children);
+    for (pid_t pid = 0; list >> pid;) {
+      std::ifstream environment(fmt::format("/proc/{}/environ", pid));
+      for (std::string entry; std::getline(environment, entry, '\0');)
+        if (entry.starts_with("RANK=")) found[pid] = std::stoi(entry.substr(5));
+    }
+    return found;
+  }
 };
 
 inline std::vector<Json> events(const Json& trace, const std::string& category) {

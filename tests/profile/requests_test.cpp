@@ -125,5 +125,34 @@ TEST_F(Watch, WhatCannotBeReadIsPassedOver) {
   EXPECT_TRUE(comes(watch, 1));
 }
 
+TEST_F(Watch, ItsLogTellsOfRequestsAndOfWhatWasPassedOver) {
+  const auto log = watch_log_path(folder_, "host0", 77, -1);
+  EXPECT_EQ(log, folder_ / "log/dp_host0_77_monitor.log");
+  {
+    const ConfigWatch watch(folder_, {}, kPoll, std::make_unique<WatchLog>(log));
+    write_file_atomically(file(), R"({"active": )");
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    write_file_atomically(file(), R"({"active": 2})");
+    EXPECT_TRUE(comes(watch, 1));
+  }
+  const auto text = read_file(log);
+  EXPECT_THAT(text, HasSubstr("watching "));
+  EXPECT_THAT(text, HasSubstr("passed over: " + file().string()));
+  EXPECT_THAT(text, HasSubstr(R"(request 1: {"active": 2})"));
+}
+
+TEST_F(Watch, ALogKeepsItsLimitAndOneBackup) {
+  const auto file = watch_log_path(folder_, "h", 1, 3);
+  EXPECT_EQ(file.filename(), "dp_h_1_rank_3.log");
+  WatchLog log(file, 300);
+  for (int i = 0; i < 40; ++i) log.write("line\n" + std::to_string(i));
+  EXPECT_LE(fs::file_size(file), 300u);
+  EXPECT_LE(fs::file_size(file.string() + ".1"), 300u);
+  EXPECT_FALSE(fs::exists(file.string() + ".2"));
+  EXPECT_THAT(read_file(file), testing::EndsWith("Z line 39\n"));
+  // Where it cannot be written nothing happens.
+  WatchLog("/proc/none/log").write("lost");
+}
+
 }  // namespace
 }  // namespace triptych
