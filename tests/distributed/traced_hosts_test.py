@@ -1,0 +1,65 @@
+"""Traces of a pipeline over two hosts in network namespaces: a slow link is named, by its direction, and nothing where there is none."""
+import json
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True
+from hosts import Hosts, NotPermitted, SKIPPED  # noqa: E402
+from runs import COMMAND, Scratch, settings  # noqa: E402
+
+PORT = 29400
+# Rows of 1024 tokens, two a micro-batch, 256 numbers a token: activations and their gradients are messages of 2 MiB.
+LAYOUT = settings(parallel__pipeline=2, data__max_length=1024, train__micro_batch=2, train__global_batch=8, train__steps=6,
+                  checkpoint__every=0, profile__mode="static", profile__windows=[[3, 7]], profile__ranks=[-1])
+
+
+class TracedHosts(unittest.TestCase):
+    def setUp(self):
+        self.hosts = Hosts(2)
+        self.addCleanup(self.hosts.close)
+        self.scratch = Scratch()
+        self.addCleanup(self.scratch.close)
+        config = json.loads((self.scratch.model / "config.json").read_text())
+        config.update(hidden_size=256, num_attention_heads=8, num_key_value_heads=4)
+        config["vision_config"]["out_hidden_size"] = 256
+        (self.scratch.model / "config.json").write_text(json.dumps(config))
+
+    def trained(self, name):
+        """What `profile summary` says of a run with one rank on each host."""
+        file, processes = self.scratch.run_file(name), []
+        for host in range(2):
+            command = [COMMAND, "train", file, *LAYOUT, "--nnodes", "2", "--node-rank", host, "--nproc", "1", "--master", f"host0:{PORT}"]
+            processes.append(self.hosts.start(host, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        texts = [process.communicate(timeout=300)[0] for process in processes]
+        self.assertEqual([process.returncode for process in processes], [0, 0], texts)
+        done = subprocess.run([COMMAND, "profile", "summary", self.scratch.folder / name, "--json"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def test_a_slow_link_is_named_with_its_direction_and_nothing_else(self):
+        self.hosts.limit(1, "80mbit")  # what host 1 sends; 10 MB/s
+        summary = self.trained("slow")
+        self.assertEqual([(f["kind"], f["src"], f["dst"]) for f in summary["findings"]], [("slow_link", 1, 0)], summary["findings"])
+        evidence = summary["findings"][0]["evidence"]
+        # the limit of 10 MB/s, and what one burst and the sockets' buffers let through at once
+        self.assertTrue(5e6 < evidence["bandwidth"] < 15e6, evidence)
+        self.assertGreaterEqual(evidence["messages"], 4, "one a step at least")
+
+    def test_the_clean_twin_names_nothing(self):
+        summary = self.trained("clean")
+        self.assertEqual(summary["findings"], [])
+        links = {(link["src"], link["dst"]): link["large"] for link in summary["communication"]["links"]}
+        for direction in ((0, 1), (1, 0)):
+            self.assertGreaterEqual(links[direction], 3, "messages that the rule speaks of")
+
+
+if __name__ == "__main__":
+    try:
+        Hosts(1).close()
+    except NotPermitted as reason:
+        print(f"skipped: {reason}", file=sys.stderr)
+        sys.exit(SKIPPED)
+    unittest.main()
