@@ -135,6 +135,9 @@ ShardedOptimizer::ShardedOptimizer(const ParameterList& parameters, const AdamWS
   self.flat = self.gradient_group().size() > 1;
   self.take(parameters);
   self.make_buckets();
+  // Not in the midst of backward, where a rank that waits for another to connect holds up a third.
+  self.shard_group().connect();
+  self.replica_group().connect();
   self.install_hooks();
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,9 @@ struct OptimizerGroups {
   /// The parameters of a pipeline's chunks, in their order; one that several chunks use stands in
   /// each of them. Empty: one chunk.
   std::vector<ParameterList> chunks;
+  /// Names of parameters whose gradient comes once in a backward, whole: the first one is known to
+  /// be complete when it comes. Of others a whole backward must have been seen first.
+  std::set<std::string> come_once;
   ParameterShards* parameters = nullptr;  ///< ZeRO-3; must outlive the optimizer
 };
 OptimizerGroups optimizer_groups(ProcessContext& process, int64_t zero,

@@ -32,6 +32,7 @@ struct TrainedParameter {
   int64_t expected = 1;      ///< firings of a complete backward, the most seen so far
   Group* shared = nullptr;   ///< pipeline ranks that use it as well; null: none
   int64_t chunk = 0;         ///< the first that uses it
+  bool comes_once = false;   ///< `expected` is known before the first backward
   bool of_one_chunk = true;  ///< else backwards of several chunks mix: gradients are not counted
   size_t bucket = 0;
   at::Tensor main;     ///< fp32 sum; a view of the bucket's gradients, or undefined
@@ -79,7 +80,7 @@ struct OptimizerBucket {
 struct OptimizerChunk {
   std::vector<size_t> buckets;
   size_t next = 0;            ///< to be launched
-  bool counts_known = false;  ///< a whole backward has been seen: hooks may launch buckets
+  bool counts_known = false;  ///< a whole backward has been seen: hooks may launch all buckets
 };
 
 struct ShardedOptimizer::Impl {
