@@ -163,6 +163,7 @@ void ShardedOptimizer::Impl::launch_rest(OptimizerChunk& chunk) {
 /// Backward has left this layer and those above it: with sharded parameters that, and not the count
 /// of gradients, says when buckets are reduced, so that all ranks do it between the same gathers.
 void ShardedOptimizer::Impl::leave_layer(size_t layer) {
+  run_waiting();
   const std::lock_guard lock(mutex);
   if (!sharding.overlap || parted || micro_batches_done >= micro_batches) return;
   for (auto& chunk : chunks) {

@@ -157,6 +157,7 @@ void ShardedOptimizer::finish_micro_batch() {
   auto& self = *impl_;
   require(self.micro_batches_done < self.micro_batches, "optimizer: all ", self.micro_batches,
           " micro-batches of this step are done already");
+  self.run_waiting();
   if (self.groups.parameters != nullptr) self.groups.parameters->end_backward();
   for (auto& chunk : self.chunks) self.finish_pass(chunk);
   ++self.micro_batches_done;
@@ -171,6 +172,7 @@ void ShardedOptimizer::begin_pipelined_step(int64_t micro_batches, bool parted) 
 
 void ShardedOptimizer::finish_backward(int64_t chunk) {
   auto& self = *impl_;
+  self.run_waiting();
   const std::lock_guard lock(self.mutex);
   require(self.pipelined, "optimizer: finish_backward needs begin_pipelined_step");
   self.finish_pass(self.chunks.at(static_cast<size_t>(chunk)));

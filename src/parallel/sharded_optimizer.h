@@ -18,6 +18,7 @@ namespace triptych {
 
 class ParameterShards;
 class ProcessContext;
+class WeightGradients;
 
 /// AdamW's settings that do not change from step to step.
 struct AdamWSettings {
@@ -56,6 +57,8 @@ struct OptimizerGroups {
   /// be complete when it comes. Of others a whole backward must have been seen first.
   std::set<std::string> come_once;
   ParameterShards* parameters = nullptr;  ///< ZeRO-3; must outlive the optimizer
+  /// Products that backward has put off (WeightGradients::keep_for_exchanges); may be null.
+  std::shared_ptr<WeightGradients> waiting;
 };
 OptimizerGroups optimizer_groups(ProcessContext& process, int64_t zero,
                                  const ZeroGroupChoice& zero_group = ZeroGroup::kAll);

@@ -15,6 +15,7 @@
 #include "kernels/adamw.h"
 #include "parallel/flat_layout.h"
 #include "parallel/sharded_optimizer.h"
+#include "parallel/weight_gradients.h"
 
 namespace triptych {
 
@@ -104,6 +105,10 @@ struct ShardedOptimizer::Impl {
   Group& gradient_group() const { return *groups.gradients; }
   Group& shard_group() const { return *groups.sharing.shards; }
   Group& replica_group() const { return *groups.sharing.replicas; }
+  /// A backward, or a layer's, is over. Not with the mutex held: gradients come of it.
+  void run_waiting() const {
+    if (groups.waiting) groups.waiting->run_waiting();
+  }
   bool shards_gradients() const { return flat && sharding.zero >= 2; }
   bool is_owner(const Parameter& p) const {
     return p.owner == groups.coordinates[MeshDim::kPipeline];

@@ -158,6 +158,10 @@ LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::De
     loaded.pipeline = &process.group(kPipelineGroup);
     place_on_stage(loaded, cut, process.coordinates()[MeshDim::kPipeline]);
     share_parameters(process, options, loaded, device);
+    loaded.model.waiting = weight_gradients_beside(loaded.groups, options.parallel);
+    for (const auto& p : loaded.model.parameters) {
+      if (p->on_stage) p->weight_gradients = loaded.model.waiting;
+    }
   };
   return load_model(request, std::move(family));
 }
@@ -185,6 +189,7 @@ OptimizerGroups optimizer_groups(ProcessContext& process, const RunOptions& opti
   auto groups = optimizer_groups(process, options.parallel.zero, options.parallel.zero_group);
   groups.shared = shared_parameters(process, loaded);
   groups.chunks = chunk_parameters(loaded, process.coordinates()[MeshDim::kPipeline]);
+  groups.waiting = loaded.model.waiting;
   groups.come_once = used_by_one_layer(loaded.model);
   groups.parameters = loaded.model.shards.get();
   return groups;
@@ -216,7 +221,8 @@ Stage::Stage(PipelineSettings settings, const PipelineGroups& groups, Group& los
     }
   }
   for (const auto& p : loaded.model.parameters) {
-    if (p->on_stage) p->weight_gradients = pipeline_.weight_gradients();
+    if (p->on_stage && pipeline_.weight_gradients())
+      p->weight_gradients = pipeline_.weight_gradients();
   }
 }
 
