@@ -41,12 +41,16 @@ TECHNIQUES = {
     "data, ZeRO-3": {"parallel.zero": 3},
     "data, ZeRO-3, no prefetch": {"parallel.zero": 3, "parallel.zero_prefetch": 0},
     "tensor": {"parallel.tensor": 2},
+    "tensor, overlap off": {"parallel.tensor": 2, "parallel.overlap": "false"},
     "tensor, sequence": {"parallel.tensor": 2, "parallel.sequence": "true"},
+    "tensor, sequence, overlap off": {"parallel.tensor": 2, "parallel.sequence": "true", "parallel.overlap": "false"},
     "pipeline 1F1B": {"parallel.pipeline": 2},
     "pipeline, virtual 2": {"parallel.pipeline": 2, "parallel.virtual": 2},
     "pipeline ZB-H1": {"parallel.pipeline": 2, "parallel.schedule": "zb_h1"},
     "ring": {"parallel.context": 2, "parallel.context_algorithm": "ring"},
+    "ring, overlap off": {"parallel.context": 2, "parallel.context_algorithm": "ring", "parallel.overlap": "false"},
     "Ulysses": {"parallel.context": 2},
+    "Ulysses, overlap off": {"parallel.context": 2, "parallel.overlap": "false"},
 }
 
 RUN_FILE = """output = "{output}"

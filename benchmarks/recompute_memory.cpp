@@ -6,22 +6,30 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <map>
 
 #include "base/clock.h"
 #include "base/format.h"
 #include "base/memory.h"
 #include "kernels/cpu_allocator.h"
-#include "models/qwen2_5_vl/model.h"
 #include "parallel/activation_offload.h"
 #include "parallel/launcher.h"
+#include "small_model.h"
 #include "train/recompute_plan.h"
 #include "train/run_layers.h"
 
-namespace triptych {
+namespace triptych::bench {
 namespace {
 
-constexpr double kMiB = 1 << 20;
+constexpr int64_t kVocabulary = 2048;
+
+/// Large enough that activations outweigh what a process needs anyway.
+SmallSizes sizes_of(int64_t layers) {
+  return {.hidden = 512,
+          .intermediate = 2048,
+          .layers = layers,
+          .key_value_heads = 2,
+          .vocabulary = kVocabulary};
+}
 
 struct Way {
   const char* name;
@@ -48,43 +56,10 @@ const std::vector<Way>& ways() {
   return all;
 }
 
-/// Large enough that activations outweigh what a process needs anyway.
-std::unique_ptr<Family> make_model(int64_t layers) {
-  auto options = qwen2_5_vl::preset("qwen2_5_vl_3b");
-  options.vision.depth = 1;
-  options.vision.hidden_size = options.vision.intermediate_size = 64;
-  options.vision.num_heads = 2;
-  options.vision.fullatt_block_indexes = {0};
-  options.vision.out_hidden_size = options.text.hidden_size = 512;
-  options.text.vocab_size = 2048;
-  options.text.intermediate_size = 2048;
-  options.text.num_hidden_layers = layers;
-  options.text.num_attention_heads = 8;
-  options.text.num_key_value_heads = 2;
-  options.text.mrope_section = {8, 12, 12};
-  options.ids = {.image = 2040, .video = 2041, .vision_start = 2042, .vision_end = 2043};
-  return make_family(qwen2_5_vl::make_config(options), "config.json", "", "max_hw");
-}
-
-/// Samples of 512 tokens, packed.
-MicroBatch packed_samples(int64_t tokens) {
-  Row row;
-  for (int64_t begin = 0; begin < tokens; begin += 512) {
-    Sample sample;
-    for (int64_t i = begin; i < std::min(begin + 512, tokens); ++i) {
-      sample.tokens.push_back(static_cast<int32_t>(i * 7919 % 2000));
-      sample.labels.push_back(i % 4 == 0 ? sample.tokens.back()
-                                         : static_cast<int32_t>(kIgnoreLabel));
-    }
-    row.samples.push_back(std::move(sample));
-  }
-  return {.rows = {std::move(row)}};
-}
-
 void measure(const Way& way, int64_t tokens, int64_t layers, int64_t threads) {
   install_cpu_allocator();
   at::set_num_threads(static_cast<int>(threads));
-  const auto family = make_model(layers);
+  const auto family = small_family(sizes_of(layers));
   auto model = family->build(at::kBFloat16);
   initialise(model.parameters, 1, at::kCPU);
   auto options = way.options;
@@ -93,11 +68,12 @@ void measure(const Way& way, int64_t tokens, int64_t layers, int64_t threads) {
   const auto plan =
       make_recompute_plan(options, *family, model,
                           StageCut::whole(static_cast<int64_t>(model.layers.size())), at::kCPU);
-  const auto batch = packed_samples(tokens);
+  const auto batch =
+      small_row({.tokens = tokens, .length = 512, .vocabulary = kVocabulary, .label_every = 4});
   double kept = 0, peak = 0, seconds = 1e9;
   for (int step = 0; step < 3; ++step) {  // the first makes the gradients' memory
-    trim_cpu_allocator();
-    const auto before = static_cast<double>(resident_bytes());
+    const auto before = memory_totals().bytes;
+    reset_memory_peak();
     const double begin = steady_seconds();
     at::Tensor loss;
     {
@@ -105,20 +81,18 @@ void measure(const Way& way, int64_t tokens, int64_t layers, int64_t threads) {
       run_layers(model, flow, plan);
       loss = flow.at(family->loss_field());
     }
-    const double forward = steady_seconds() - begin;
-    trim_cpu_allocator();
-    kept = static_cast<double>(resident_bytes()) - before;
-    const double resumed = steady_seconds();
+    kept = static_cast<double>(memory_totals().bytes - before) / kMiB;
     loss.backward();
-    seconds = std::min(seconds, forward + steady_seconds() - resumed);
-    peak = static_cast<double>(peak_resident_bytes()) - before;
+    seconds = std::min(seconds, steady_seconds() - begin);
+    peak = static_cast<double>(memory_peak().bytes - before) / kMiB;
   }
   const auto host = plan.offload() == nullptr
                         ? 0.0
-                        : static_cast<double>(plan.offload()->counts().most_bytes_held);
-  fmt::print("| {} | {:.0f} | {:.0f} | {:.0f} | {:.2f} |\n", way.name, (kept - host) / kMiB,
-             host / kMiB, peak / kMiB, seconds);
-  std::fflush(stdout);
+                        : static_cast<double>(plan.offload()->counts().most_bytes_held) / kMiB;
+  const auto number = [](double mib) { return fmt::format("{:.0f}", mib); };
+  print_row({way.name, number(kept - host), number(host), number(peak),
+             number(static_cast<double>(peak_resident_bytes()) / kMiB),
+             fmt::format("{:.2f}", seconds)});
 }
 
 int run(const std::vector<std::string>& words) {
@@ -127,19 +101,14 @@ int run(const std::vector<std::string>& words) {
             std::stoll(words[5]));
     return 0;
   }
-  std::map<std::string, std::string> flags{
-      {"--tokens", "4096"}, {"--layers", "8"}, {"--threads", "1"}};
-  for (size_t i = 1; i + 1 < words.size(); i += 2) {
-    require<UsageError>(flags.contains(words[i]), words[i],
-                        " is not known; there are --tokens, --layers and --threads");
-    flags[words[i]] = words[i + 1];
-  }
+  auto flags = read_flags(words, {{"--tokens", "4096"}, {"--layers", "8"}, {"--threads", "1"}});
   fmt::print(
-      "{} tokens, {} layers of 512 x 2048, bf16; MiB\n\n"
-      "| way | waits on the device | waits on the host | peak of the process | step, s |\n"
-      "| --- | ---: | ---: | ---: | ---: |\n",
+      "{} tokens, {} layers of 512 x 2048, bf16; MiB by the books, without what was there before "
+      "the step\n\n",
       flags["--tokens"], flags["--layers"]);
-  std::fflush(stdout);
+  print_head({"way", "waits for backward", "of it moved to the host", "peak",
+              "resident, whole process", "step, s"},
+             1);
   for (size_t i = 0; i < ways().size(); ++i) {
     const std::vector<std::string> one{words.front(),     "--one",           std::to_string(i),
                                        flags["--tokens"], flags["--layers"], flags["--threads"]};
@@ -151,13 +120,8 @@ int run(const std::vector<std::string>& words) {
 }
 
 }  // namespace
-}  // namespace triptych
+}  // namespace triptych::bench
 
 int main(int argc, char** argv) {
-  try {
-    return triptych::run({argv, argv + argc});
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "error: {}\n", error.what());
-    return 1;
-  }
+  return triptych::bench::guarded_main(argc, argv, triptych::bench::run);
 }

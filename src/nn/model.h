@@ -23,6 +23,8 @@ struct Model {
   /// Where ranks share the parameters out (ZeRO-3): gathers those of the layers that run. Null:
   /// each parameter is whole where it is.
   std::shared_ptr<ParameterShards> shards;
+  /// Where layers exchange activations: products that are computed meanwhile. Null: none wait.
+  std::shared_ptr<WeightGradients> waiting;
 
   /// @throws Error when there is none of that name.
   Parameter& parameter(std::string_view name) const;

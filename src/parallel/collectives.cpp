@@ -23,7 +23,7 @@ at::Tensor own_copy(const at::Tensor& x) { return x.is_contiguous() ? x.clone() 
 
 at::Tensor sum(const at::Tensor& x, Group& group, const char* tag) {
   auto result = own_copy(x);
-  group.all_reduce(result, ReduceOp::kSum, tag);
+  finish(group.all_reduce_async(result, ReduceOp::kSum, tag), group);
   return result;
 }
 
@@ -31,7 +31,7 @@ at::Tensor gather(const at::Tensor& x, Group& group, const char* tag) {
   auto sizes = x.sizes().vec();
   sizes[0] *= group.size();
   auto result = at::empty(sizes, x.options());
-  group.all_gather_into(result, x.contiguous(), tag);
+  finish(group.all_gather_into_async(result, x.contiguous(), tag), group);
   return result;
 }
 
@@ -45,7 +45,7 @@ std::vector<int64_t> part_sizes(const at::Tensor& x, const Group& group) {
 
 at::Tensor scatter_sum(const at::Tensor& x, Group& group, const char* tag) {
   auto result = at::empty(part_sizes(x, group), x.options());
-  group.reduce_scatter_into(result, x.contiguous(), tag);
+  finish(group.reduce_scatter_into_async(result, x.contiguous(), tag), group);
   return result;
 }
 

@@ -30,4 +30,10 @@ inline Group& group_of(torch::autograd::AutogradContext* ctx) {
   return *reinterpret_cast<Group*>(static_cast<intptr_t>(ctx->saved_data["group"].toInt()));
 }
 
+/// Weight gradients that backward has put off are computed meanwhile.
+inline void finish(Pending exchange, Group& group) {
+  group.compute_beside(exchange);
+  exchange.wait();
+}
+
 }  // namespace triptych

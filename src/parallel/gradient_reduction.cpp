@@ -13,6 +13,7 @@
 #include "kernels/memory_ledger.h"
 #include "parallel/gradient_hook.h"
 #include "parallel/parameter_shards.h"
+#include "parallel/passing_memory.h"
 #include "parallel/sharded_optimizer_impl.h"
 
 namespace triptych {
@@ -51,7 +52,7 @@ void ShardedOptimizer::Impl::on_gradient(size_t index) {
   if (++t.firings == t.expected && t.of_one_chunk) ++bucket.ready;
   auto& chunk = chunks[static_cast<size_t>(t.chunk)];
   const bool last_pass = !pipelined && micro_batches_done + 1 == micro_batches;
-  if (flat && sharding.overlap && chunk.counts_known && !parted && groups.parameters == nullptr &&
+  if (flat && sharding.overlap && !parted && groups.parameters == nullptr &&
       (last_pass || shards_gradients()))
     launch_ready(chunk);
 }
@@ -85,8 +86,9 @@ void ShardedOptimizer::Impl::open_gradients(size_t index) {
 /// What no gradient is copied into is zeroed by `launch`.
 void ShardedOptimizer::Impl::allocate_gradients(OptimizerBucket& bucket) {
   const at::NoGradGuard no_grad;
-  bucket.gradients =
-      at::empty({bucket.elements}, at::TensorOptions(bucket.device).dtype(at::kFloat));
+  const auto options = at::TensorOptions(bucket.device).dtype(at::kFloat);
+  bucket.gradients = shards_gradients() ? passing_memory(bucket.elements, options)
+                                        : at::empty({bucket.elements}, options);
   for (size_t i = 0; i < bucket.slots.size(); ++i) {
     auto& t = trained[bucket.trained[i]];
     t.main = bucket.gradients.narrow(0, bucket.slots[i].offset, bucket.slots[i].length)
@@ -146,7 +148,10 @@ void ShardedOptimizer::Impl::collect(size_t index) {
 void ShardedOptimizer::Impl::launch_ready(OptimizerChunk& chunk) {
   while (chunk.next < chunk.buckets.size()) {
     const auto index = chunk.buckets[chunk.next];
-    if (buckets[index].ready < static_cast<int64_t>(buckets[index].trained.size())) return;
+    const auto& bucket = buckets[index];
+    if (bucket.ready < static_cast<int64_t>(bucket.trained.size())) return;
+    const auto counted = [this](size_t i) { return trained[i].comes_once; };
+    if (!chunk.counts_known && !std::ranges::all_of(bucket.trained, counted)) return;
     ++chunk.next;
     launch(index);
   }
@@ -159,6 +164,7 @@ void ShardedOptimizer::Impl::launch_rest(OptimizerChunk& chunk) {
 /// Backward has left this layer and those above it: with sharded parameters that, and not the count
 /// of gradients, says when buckets are reduced, so that all ranks do it between the same gathers.
 void ShardedOptimizer::Impl::leave_layer(size_t layer) {
+  run_waiting();
   const std::lock_guard lock(mutex);
   if (!sharding.overlap || parted || micro_batches_done >= micro_batches) return;
   for (auto& chunk : chunks) {

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "parallel/comm_trace.h"
 #include "parallel/group_host.h"
+#include "parallel/weight_gradients.h"
 
 namespace triptych {
 
@@ -424,6 +425,17 @@ void Group::broadcast(const at::Tensor& tensor, int64_t root, std::string_view t
     std::vector<at::Tensor> tensors{tensor};
     return backend.broadcast(tensors, options);
   }).wait();
+}
+
+void Group::keep_busy_with(std::shared_ptr<WeightGradients> products) {
+  products_ = std::move(products);
+}
+
+/// Not until the exchange is done: gradients that come of products start and await collectives of
+/// other groups, and ranks that do so at different places can wait for each other in a circle.
+void Group::compute_beside(const Pending& exchange) {
+  if (!products_ || !exchange.waiting()) return;
+  for (auto count = (products_->waiting() + 1) / 2; count > 0; --count) products_->run_oldest();
 }
 
 void Group::barrier(std::string_view tag) {

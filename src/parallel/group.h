@@ -11,6 +11,7 @@
 
 namespace triptych {
 
+class WeightGradients;
 struct GroupHost;  // what groups need from the process: store, log of collectives, time-outs
 
 enum class ReduceOp : uint8_t { kSum, kMax, kMin };
@@ -108,6 +109,13 @@ class Group {
 
   void barrier(std::string_view tag = {});
 
+  /// Products to be computed while exchanges of backward are under way; null: none. Whoever starts
+  /// such an exchange calls `compute_beside` before it waits. That computes half of what waits and
+  /// leaves the rest for the next exchange: the same count on every rank that runs the same layers,
+  /// whatever the time.
+  void keep_busy_with(std::shared_ptr<WeightGradients> products);
+  void compute_beside(const Pending& exchange);
+
   /// The texts of all members, by place in the group. CPU groups only (ProcessContext::control).
   std::vector<std::string> all_gather_strings(const std::string& mine, std::string_view tag = {});
 
@@ -127,6 +135,7 @@ class Group {
   std::vector<int64_t> members_ = {0};
   int64_t rank_ = 0;
   std::unique_ptr<Connection> connection_;
+  std::shared_ptr<WeightGradients> products_;
 };
 
 }  // namespace triptych

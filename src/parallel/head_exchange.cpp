@@ -45,13 +45,15 @@ struct Exchange {
   /// Flat blocks [T, n of each rank, K] -> [S, own n, K].
   at::Tensor to_tokens(const at::Tensor& flat, Group& group, const char* tag) const {
     const auto all = at::empty({sum(tokens), heads[me], K}, flat.options());
-    group.all_to_all(all.view(-1), flat, by_tokens(), by_heads(), tag);
+    finish(group.all_to_all_async(all.view(-1), flat, by_tokens(), by_heads(), tag), group);
     return all;
   }
   /// [S, own n, K] -> flat blocks [T, n of each rank, K].
   at::Tensor to_heads(const at::Tensor& all_SnK, Group& group, const char* tag) const {
     const auto flat = at::empty({tokens[me] * sum(heads) * K}, all_SnK.options());
-    group.all_to_all(flat, all_SnK.contiguous().view(-1), by_heads(), by_tokens(), tag);
+    finish(
+        group.all_to_all_async(flat, all_SnK.contiguous().view(-1), by_heads(), by_tokens(), tag),
+        group);
     return flat;
   }
   /// The block of own tokens for the heads of one rank.

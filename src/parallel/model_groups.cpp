@@ -3,6 +3,7 @@
 #include "parallel/group.h"
 #include "parallel/options.h"
 #include "parallel/process_context.h"
+#include "parallel/weight_gradients.h"
 
 namespace triptych {
 
@@ -39,6 +40,23 @@ ModelGroups model_groups(ProcessContext& process, const ParallelOptions& options
           .pictures = options.balance_vision == BalanceVision::kData
                           ? &process.group(kGradientGroup, "pictures")
                           : nullptr};
+}
+
+std::shared_ptr<WeightGradients> weight_gradients_beside(const ModelGroups& groups,
+                                                         const ParallelOptions& options) {
+  // About the matrices of one block: what they need for their products is kept that much longer.
+  constexpr size_t kMostWaiting = 8;
+  if (!options.overlap || options.schedule == PipelineOrder::kZeroBubbleH1) return nullptr;
+  std::shared_ptr<WeightGradients> products;
+  for (auto* group : {groups.tensor, groups.context, groups.ulysses, groups.ring}) {
+    if (size_of(group) == 1) continue;
+    if (!products) {
+      products = std::make_shared<WeightGradients>();
+      products->keep_for_exchanges(kMostWaiting);
+    }
+    group->keep_busy_with(products);
+  }
+  return products;
 }
 
 }  // namespace triptych

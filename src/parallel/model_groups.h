@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 namespace triptych {
 
 class Group;
 class ProcessContext;
+class WeightGradients;
 struct ParallelOptions;
 enum class BalanceVision;
 enum class VisionContext;
@@ -40,5 +42,10 @@ struct ModelGroups {
 
 /// This rank's, once the mesh is set.
 ModelGroups model_groups(ProcessContext& process, const ParallelOptions& options);
+
+/// Weight gradients that wait for the exchanges of all groups in which layers wait for each other;
+/// null where there is none, and where the options give them another use or forbid it.
+std::shared_ptr<WeightGradients> weight_gradients_beside(const ModelGroups& groups,
+                                                         const ParallelOptions& options);
 
 }  // namespace triptych

@@ -44,6 +44,7 @@ void ShardedOptimizer::Impl::take(const ParameterList& parameters) {
     const bool first_replica = sharding.zero == 0 || replica_group().rank() == 0;
     t.counted = p->first_copy && is_owner(*p) && first_replica;
     t.summed = p->placement.sum_over_tensor || p->copies > 1;
+    t.comes_once = groups.come_once.contains(p->name);
     for (const auto& shared : groups.shared) {
       if (shared.parameter == p->name && shared.group->size() > 1) t.shared = shared.group;
     }

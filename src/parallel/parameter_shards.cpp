@@ -7,10 +7,12 @@
 #include <algorithm>
 #include <limits>
 #include <tuple>
+#include <utility>
 
 #include "base/error.h"
 #include "base/format.h"
 #include "kernels/memory_ledger.h"
+#include "parallel/passing_memory.h"
 
 namespace triptych {
 
@@ -25,9 +27,10 @@ struct ParameterShards::Memory {
   c10::StorageImpl& storage() const { return *full.storage().unsafeGetStorageImpl(); }
   void allocate() const {
     auto& to = storage();
-    const auto bytes = static_cast<size_t>(full.numel()) * full.element_size();
-    to.set_data_ptr_noswap(to.allocator()->allocate(bytes));
-    to.set_nbytes(bytes);
+    const auto fresh = passing_memory(full.numel(), full.options());
+    auto& from = *fresh.storage().unsafeGetStorageImpl();
+    to.set_data_ptr_noswap(std::move(from._mutable_data_ptr_no_checks()));
+    to.set_nbytes(static_cast<size_t>(full.numel()) * full.element_size());
   }
   void free() const {
     auto& to = storage();

@@ -19,10 +19,11 @@ class RingHop {
   /// @param shape  of the block that comes.
   RingHop(const at::Tensor& block, const std::vector<int64_t>& shape, Group& ring,
           std::string_view tag);
-  /// The block that came.
+  /// The block that came. What the ring was given to compute beside it is computed first.
   at::Tensor wait();
 
  private:
+  Group* ring_ = nullptr;
   at::Tensor arriving_;
   Pending pending_;
 };

@@ -24,7 +24,7 @@ at::Tensor exchanged(const at::Tensor& x, const Counts& send, const Counts& rece
   auto sizes = x.sizes().vec();
   sizes[0] = sum(receive);
   const auto result = at::empty(sizes, x.options());
-  group.all_to_all(result, x.contiguous(), receive, send, tag);
+  finish(group.all_to_all_async(result, x.contiguous(), receive, send, tag), group);
   return result;
 }
 

@@ -138,6 +138,9 @@ ShardedOptimizer::ShardedOptimizer(const ParameterList& parameters, const AdamWS
   self.flat = self.gradient_group().size() > 1;
   self.take(parameters);
   self.make_buckets();
+  // Not in the midst of backward, where a rank that waits for another to connect holds up a third.
+  self.shard_group().connect();
+  self.replica_group().connect();
   self.install_hooks();
 }
 
@@ -157,6 +160,7 @@ void ShardedOptimizer::finish_micro_batch() {
   auto& self = *impl_;
   require(self.micro_batches_done < self.micro_batches, "optimizer: all ", self.micro_batches,
           " micro-batches of this step are done already");
+  self.run_waiting();
   if (self.groups.parameters != nullptr) self.groups.parameters->end_backward();
   for (auto& chunk : self.chunks) self.finish_pass(chunk);
   ++self.micro_batches_done;
@@ -171,6 +175,7 @@ void ShardedOptimizer::begin_pipelined_step(int64_t micro_batches, bool parted) 
 
 void ShardedOptimizer::finish_backward(int64_t chunk) {
   auto& self = *impl_;
+  self.run_waiting();
   const std::lock_guard lock(self.mutex);
   require(self.pipelined, "optimizer: finish_backward needs begin_pipelined_step");
   self.finish_pass(self.chunks.at(static_cast<size_t>(chunk)));

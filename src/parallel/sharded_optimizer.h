@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ namespace triptych {
 
 class ParameterShards;
 class ProcessContext;
+class WeightGradients;
 
 /// AdamW's settings that do not change from step to step.
 struct AdamWSettings {
@@ -51,7 +53,12 @@ struct OptimizerGroups {
   /// The parameters of a pipeline's chunks, in their order; one that several chunks use stands in
   /// each of them. Empty: one chunk.
   std::vector<ParameterList> chunks;
+  /// Names of parameters whose gradient comes once in a backward, whole: the first one is known to
+  /// be complete when it comes. Of others a whole backward must have been seen first.
+  std::set<std::string> come_once;
   ParameterShards* parameters = nullptr;  ///< ZeRO-3; must outlive the optimizer
+  /// Products that backward has put off (WeightGradients::keep_for_exchanges); may be null.
+  std::shared_ptr<WeightGradients> waiting;
 };
 OptimizerGroups optimizer_groups(ProcessContext& process, int64_t zero,
                                  const ZeroGroupChoice& zero_group = ZeroGroup::kAll);

@@ -16,6 +16,7 @@
 #include "kernels/meta_memory.h"
 #include "parallel/flat_layout.h"
 #include "parallel/sharded_optimizer.h"
+#include "parallel/weight_gradients.h"
 
 namespace triptych {
 
@@ -33,6 +34,7 @@ struct TrainedParameter {
   int64_t expected = 1;      ///< firings of a complete backward, the most seen so far
   Group* shared = nullptr;   ///< pipeline ranks that use it as well; null: none
   int64_t chunk = 0;         ///< the first that uses it
+  bool comes_once = false;   ///< `expected` is known before the first backward
   bool of_one_chunk = true;  ///< else backwards of several chunks mix: gradients are not counted
   size_t bucket = 0;
   at::Tensor main;     ///< fp32 sum; a view of the bucket's gradients, or undefined
@@ -80,7 +82,7 @@ struct OptimizerBucket {
 struct OptimizerChunk {
   std::vector<size_t> buckets;
   size_t next = 0;            ///< to be launched
-  bool counts_known = false;  ///< a whole backward has been seen: hooks may launch buckets
+  bool counts_known = false;  ///< a whole backward has been seen: hooks may launch all buckets
 };
 
 struct ShardedOptimizer::Impl {
@@ -104,6 +106,10 @@ struct ShardedOptimizer::Impl {
   Group& gradient_group() const { return *groups.gradients; }
   Group& shard_group() const { return *groups.sharing.shards; }
   Group& replica_group() const { return *groups.sharing.replicas; }
+  /// A backward, or a layer's, is over. Not with the mutex held: gradients come of it.
+  void run_waiting() const {
+    if (groups.waiting) groups.waiting->run_waiting();
+  }
   bool shards_gradients() const { return flat && sharding.zero >= 2; }
   bool is_owner(const Parameter& p) const {
     return p.owner == groups.coordinates[MeshDim::kPipeline];

@@ -159,15 +159,39 @@ LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::De
     loaded.pipeline = &process.group(kPipelineGroup);
     place_on_stage(loaded, cut, process.coordinates()[MeshDim::kPipeline]);
     share_parameters(process, options, loaded, device);
+    loaded.model.waiting = weight_gradients_beside(loaded.groups, options.parallel);
+    for (const auto& p : loaded.model.parameters) {
+      if (p->on_stage) p->weight_gradients = loaded.model.waiting;
+    }
   };
   return load_model(request, std::move(family));
 }
+
+namespace {
+
+/// Parameters of a single layer: each use of a layer is one node of the graph, run once in
+/// backward, also where the layer is computed again.
+std::set<std::string> used_by_one_layer(const Model& model) {
+  std::map<std::string, int64_t> uses;
+  for (const auto& layer : model.layers) {
+    for (const auto& p : layer->parameters()) ++uses[p->name];
+  }
+  std::set<std::string> names;
+  for (const auto& [name, count] : uses) {
+    if (count == 1) names.insert(name);
+  }
+  return names;
+}
+
+}  // namespace
 
 OptimizerGroups optimizer_groups(ProcessContext& process, const RunOptions& options,
                                  const LoadedModel& loaded) {
   auto groups = optimizer_groups(process, options.parallel.zero, options.parallel.zero_group);
   groups.shared = shared_parameters(process, loaded);
   groups.chunks = chunk_parameters(loaded, process.coordinates()[MeshDim::kPipeline]);
+  groups.waiting = loaded.model.waiting;
+  groups.come_once = used_by_one_layer(loaded.model);
   groups.parameters = loaded.model.shards.get();
   return groups;
 }
@@ -200,7 +224,8 @@ Stage::Stage(PipelineSettings settings, const PipelineGroups& groups, Group& los
     }
   }
   for (const auto& p : loaded.model.parameters) {
-    if (p->on_stage) p->weight_gradients = pipeline_.weight_gradients();
+    if (p->on_stage && pipeline_.weight_gradients())
+      p->weight_gradients = pipeline_.weight_gradients();
   }
 }
 

@@ -6,10 +6,16 @@
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 
+#include <chrono>
 #include <iostream>
+#include <thread>
 
+#include "base/clock.h"
+#include "parallel/head_exchange.h"
 #include "parallel/launch_environment.h"
 #include "parallel/process_context.h"
+#include "parallel/ring_exchange.h"
+#include "parallel/weight_gradients.h"
 #include "ranks.h"
 
 namespace triptych {
@@ -93,6 +99,57 @@ int check_all(const Json& config) {
   return check.failures;
 }
 
+/// Rank 1 comes late to each exchange: rank 0 computes half of what waits meanwhile; of the two
+/// exchanges of heads the second half of the rest.
+int check_beside(const Json& config) {
+  ProcessContext process(read_launch_environment(), {});
+  auto& group = process.world();
+  const auto products = std::make_shared<WeightGradients>();
+  products->keep_for_exchanges(9);
+  group.keep_busy_with(products);
+  int failures = 0;
+  const auto exchange = [&](const char* name, int expected, const std::function<void()>& run) {
+    int done = 0;
+    double first = 0;
+    for (int i = 0; i < 4; ++i) {
+      products->put_off([&] {
+        if (++done == 1) first = steady_seconds();
+      });
+    }
+    group.barrier();
+    if (group.rank() == 1)
+      std::this_thread::sleep_for(std::chrono::milliseconds(config.at("late_ms").get<int>()));
+    run();
+    const double waited = steady_seconds() - first;
+    const int at_exchange = done;
+    products->run_waiting();
+    if (at_exchange == expected && (group.rank() == 1 || waited > 0.1)) return;
+    ++failures;
+    std::cerr << name << ": " << at_exchange << " of " << expected << " products are done, "
+              << waited << " s before the exchange was\n";
+  };
+  const auto backward = [&](const char* name, Function function) {
+    const auto x = at::ones({4, 3}).requires_grad_(true);
+    const auto y = function(x, &group);
+    exchange(name, 2, [&] { y.backward(at::ones_like(y)); });
+  };
+  backward("copy_to_ranks", copy_to_ranks);
+  backward("gather_tokens", gather_tokens);
+  backward("scatter_sum_tokens", scatter_sum_tokens);
+  exchange("RingHop", 2, [&] { RingHop(at::ones({6}), {6}, group, "hop").wait(); });
+  const auto q = at::ones({2, 2, 4}).requires_grad_(true);
+  const auto share = scatter_heads(q, q, q, {2, 2}, group);
+  const auto o = gather_heads(share.q, 2, {2, 2}, group);
+  exchange("gather_heads", 3, [&] { o.sum().backward(); });
+  process.close();
+  return failures;
+}
+
+TEST(Exchanges, OfBackwardLeaveTimeForWeightGradients) {
+  for (const auto& end : run_ranks(2, "beside", {{"late_ms", 500}}).ranks)
+    EXPECT_EQ(end.status, 0) << end.output;
+}
+
 class Collectives : public testing::TestWithParam<std::pair<int, bool>> {};
 
 TEST_P(Collectives, HaveTheirGradients) {
@@ -120,5 +177,6 @@ TEST(GroupOfOne, IsNoOperation) {
 
 int main(int argc, char** argv) {
   triptych::testing_ranks::add_scenario("collectives", triptych::check_all);
+  triptych::testing_ranks::add_scenario("beside", triptych::check_beside);
   return triptych::testing_ranks::run_main(argc, argv);
 }

@@ -22,7 +22,7 @@ struct Result {
   int hooks = 0;
 };
 
-enum class How { kPlain, kAtOnce, kPutOff };
+enum class How { kPlain, kAtOnce, kPutOff, kForExchange };
 
 Result run(const Case& c, How how) {
   at::manual_seed(3);
@@ -40,7 +40,14 @@ Result run(const Case& c, How how) {
     result.y = linear(x, weight, bias);
     const auto dy = at::randn(result.y.sizes()).to(c.dtype);
     if (how == How::kPutOff) weight.weight_gradients->collect_into(&work);
+    if (how == How::kForExchange) weight.weight_gradients->keep_for_exchanges(4);
     result.y.backward(dy);
+    if (how == How::kForExchange) {
+      EXPECT_EQ(result.hooks, 2 * pass);
+      EXPECT_EQ(weight.weight_gradients->waiting(), 1U);
+      weight.weight_gradients->run_waiting();
+      EXPECT_EQ(weight.weight_gradients->waiting(), 0U);
+    }
     if (how == How::kPutOff) {
       // Nothing has come before the work is done; autograd calls the hook of a leaf without a
       // gradient too, and the one of the first pass is still there.
@@ -62,12 +69,12 @@ class PutOff : public testing::TestWithParam<Case> {};
 
 TEST_P(PutOff, ChangesNoBit) {
   const auto plain = run(GetParam(), How::kPlain);
-  for (const auto how : {How::kAtOnce, How::kPutOff}) {
+  for (const auto how : {How::kAtOnce, How::kPutOff, How::kForExchange}) {
     const auto other = run(GetParam(), how);
     EXPECT_TRUE(plain.y.equal(other.y));
     EXPECT_TRUE(plain.dweight.equal(other.dweight));
     // The one more: the second pass calls it while the gradient of the first is still there.
-    EXPECT_EQ(other.hooks, plain.hooks + (how == How::kPutOff ? 1 : 0));
+    EXPECT_EQ(other.hooks, plain.hooks + (how == How::kAtOnce ? 0 : 1));
     if (plain.dx.defined()) {
       EXPECT_TRUE(plain.dx.equal(other.dx));
     }
@@ -84,6 +91,22 @@ INSTANTIATE_TEST_SUITE_P(Shapes, PutOff,
                                          // patches: no gradient of the input, a weight of 5 dims
                                          Case{{9, 24}, {8, 3, 2, 2, 2}, false, false, at::kFloat},
                                          Case{{1, 5}, {3, 5}, true, true, at::kFloat}));
+
+TEST(PutOff, NoMoreThanAskedForWaitAndTheOldestIsFirst) {
+  WeightGradients gradients;
+  std::vector<int> done;
+  const auto put_off = [&](int number) {
+    return gradients.put_off([&done, number] { done.push_back(number); });
+  };
+  EXPECT_FALSE(put_off(0));
+  gradients.keep_for_exchanges(2);
+  for (const int number : {1, 2, 3}) EXPECT_TRUE(put_off(number));
+  EXPECT_EQ(done, std::vector{1});
+  gradients.run_oldest();
+  EXPECT_EQ(done, (std::vector{1, 2}));
+  gradients.run_waiting();
+  EXPECT_EQ(done, (std::vector{1, 2, 3}));
+}
 
 TEST(PutOff, AFrozenWeightCostsNothing) {
   const auto x = at::randn({4, 6}).set_requires_grad(true);
