@@ -434,7 +434,8 @@ void Group::keep_busy_with(std::shared_ptr<WeightGradients> products) {
 /// Not until the exchange is done: gradients that come of products start and await collectives of
 /// other groups, and ranks that do so at different places can wait for each other in a circle.
 void Group::compute_beside(const Pending& exchange) {
-  if (!products_ || !exchange.waiting()) return;
+  // In a plan nothing is ever under way, and all is computed as if it were.
+  if (!products_ || !(exchange.waiting() || host_->planned)) return;
   for (auto count = (products_->waiting() + 1) / 2; count > 0; --count) products_->run_oldest();
 }
 
