@@ -12,6 +12,7 @@ Command generate_command();
 Command evaluate_command();
 Command export_command();
 Command verify_command();
+Command plan_command();
 Command data_command();
 Command profile_command();
 Command doctor_command();

@@ -16,6 +16,7 @@ std::vector<triptych::Command> commands() {
   using namespace triptych;  // NOLINT: a table of one namespace's functions
   std::vector<Command> table;
   table.push_back(train_command());
+  table.push_back(plan_command());
   table.push_back(generate_command());
   table.push_back(evaluate_command());
   table.push_back(export_command());

@@ -114,6 +114,7 @@ void adamw(std::span<const AdamWTensor> tensors, const AdamWStep& step) {
   std::vector<Piece> pieces;
   for (const auto& t : tensors) {
     check(t);
+    if (t.weight.is_meta()) continue;  // in place: nothing is allocated
     if (!t.weight.is_cpu() ||
         (t.grad.scalar_type() != at::kBFloat16 && t.grad.scalar_type() != at::kFloat)) {
       reference::adamw(t, step);
@@ -162,6 +163,7 @@ at::Tensor join_master(const at::Tensor& weight, const at::Tensor& low) {
 double sum_of_squares(std::span<const at::Tensor> tensors) {
   double total = 0;
   for (const auto& given : tensors) {
+    if (given.is_meta()) continue;
     const auto tensor = given.contiguous();
     if (!tensor.is_cpu() || !has_cpu_kernel(tensor)) {
       total += tensor.to(at::kDouble).square().sum().item<double>();

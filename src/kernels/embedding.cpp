@@ -35,8 +35,12 @@ class EmbeddingRows : public torch::autograd::Function<EmbeddingRows> {
     const auto wide = dy.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     const auto sums = at::zeros({rows.size(0), sizes[1]}, dy.options().dtype(wide))
                           .index_add_(0, inverse, dy.to(wide));
-    auto gradient = at::sparse_coo_tensor(rows.unsqueeze(0), sums.to(dy.scalar_type()), sizes,
-                                          dy.options().layout(at::kSparse));
+    const auto options = dy.options().layout(at::kSparse);
+    const auto values = sums.to(dy.scalar_type());
+    auto gradient =
+        dy.is_meta()  // no indices to check
+            ? at::_sparse_coo_tensor_unsafe(rows.to(at::kMeta).unsqueeze(0), values, sizes, options)
+            : at::sparse_coo_tensor(rows.unsqueeze(0), values, sizes, options);
     gradient._coalesced_(true);
     return {gradient, {}};
   }

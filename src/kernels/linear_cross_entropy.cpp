@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "kernels/dispatch.h"
 #include "kernels/linear_cross_entropy_cpu.h"
+#include "kernels/meta_kernels.h"
 #include "kernels/reference.h"
 
 namespace triptych {
@@ -36,6 +37,10 @@ Results call(const at::Tensor& h, const at::Tensor& weight, const at::Tensor& la
              const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh, bool want_dweight,
              const VocabularyPart* part) {
   // A call back is nothing that an operator's schema can hold: a part goes past the dispatcher.
+  if (part != nullptr && h.is_meta()) {
+    return meta_linear_cross_entropy(h, weight, labels, token_weights, logits_bytes, want_dh,
+                                     want_dweight, part);
+  }
   if (part != nullptr) {
     const bool fast = h.device().is_cpu() && has_fast_cross_entropy(h, weight);
     return (fast ? fast_linear_cross_entropy : reference::linear_cross_entropy)(
@@ -67,7 +72,8 @@ class LinearCrossEntropy : public torch::autograd::Function<LinearCrossEntropy> 
     const auto scaled = [&](const at::Tensor& x) {
       if (!x.defined()) return at::Tensor();
       // The usual incoming gradient is exactly one: the stored gradient goes on as it is.
-      return grads[0].item<double>() == 1 ? x : x * grads[0].to(x.scalar_type());
+      return grads[0].is_meta() || grads[0].item<double>() == 1 ? x
+                                                                : x * grads[0].to(x.scalar_type());
     };
     return {scaled(saved[0]), scaled(saved[1]), {}, {}, {}, {}, {}, {}};
   }

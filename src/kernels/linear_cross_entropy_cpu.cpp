@@ -14,12 +14,7 @@
 
 namespace triptych {
 
-#ifdef TRIPTYCH_AVX512
-
 namespace {
-
-using cpu::Bf16;
-using cpu::avx512::HeadShape;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -29,6 +24,24 @@ int64_t slab_rows(int64_t N, int64_t V, int64_t D) {
   const int64_t slabs = std::clamp<int64_t>((int64_t{64} << 20) / dh_bytes, 8, 32);
   return std::max<int64_t>(240, round_up((V + slabs - 1) / slabs, 240));
 }
+
+}  // namespace
+
+CrossEntropyScratch fast_cross_entropy_scratch(int64_t N, int64_t V, int64_t D,
+                                               int64_t logits_bytes) {
+  const int64_t padded = round_up(N, 32), rows = slab_rows(N, V, D);
+  const int64_t all = V * padded * 2, slab = rows * padded * 2;
+  return {.packed_bytes = 2 * D * padded * 2,
+          .logits_bytes = all <= logits_bytes ? all : slab,
+          .slabs = (V + rows - 1) / rows};
+}
+
+#ifdef TRIPTYCH_AVX512
+
+namespace {
+
+using cpu::Bf16;
+using cpu::avx512::HeadShape;
 
 class Head {
  public:

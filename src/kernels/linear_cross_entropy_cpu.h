@@ -21,4 +21,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> fast_linear_cross_ent
     const at::Tensor& token_weights, int64_t logits_bytes, bool want_dh, bool want_dweight,
     const VocabularyPart* part = nullptr);
 
+/// Memory that the fast path takes beside its results.
+struct CrossEntropyScratch {
+  int64_t packed_bytes = 0;  ///< the rows of h, twice
+  int64_t logits_bytes = 0;  ///< kept ones, or those of a slab
+  int64_t slabs = 0;         ///< each with a dh of its own in fp32
+};
+CrossEntropyScratch fast_cross_entropy_scratch(int64_t N, int64_t V, int64_t D,
+                                               int64_t logits_bytes);
+
 }  // namespace triptych

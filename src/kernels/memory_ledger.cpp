@@ -4,6 +4,7 @@
 
 #include "kernels/memory_scope.h"
 #include "kernels/memory_state.h"
+#include "kernels/meta_memory.h"
 
 namespace triptych {
 
@@ -43,7 +44,8 @@ void tag_memory(const at::Tensor& tensor, MemoryKind kind, std::string_view name
     tag_memory(tensor._values(), kind, name);
     return;
   }
-  if (!tensor.has_storage() || tensor.is_meta() || tensor.numel() == 0) return;
+  if (!tensor.has_storage() || tensor.numel() == 0) return;
+  if (tensor.is_meta()) return tag_planned_memory(tensor, kind);
   const auto& data = tensor.storage().data_ptr();
   auto& self = books::books(tensor.is_cpu() ? MemorySpace::kHost : MemorySpace::kDevice);
   const uint16_t layer = memory_layer_of(name);

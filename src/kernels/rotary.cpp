@@ -112,6 +112,7 @@ RotatedQk rotary_qk(const at::Tensor& q_THK, const at::Tensor& k_TGK, const at::
 
 at::Tensor& rotary_(at::Tensor& x_THK, const at::Tensor& cos_TK, const at::Tensor& sin_TK) {
   check(x_THK, cos_TK, sin_TK);
+  if (x_THK.is_meta() && has_cpu_kernel(x_THK)) return x_THK;
   if (x_THK.is_cpu() && fits(x_THK, cos_TK) && x_THK.stride(2) == 1) {
     rotate_cpu(x_THK, cos_TK, sin_TK, false, x_THK);
   } else {

@@ -67,21 +67,6 @@ at::Tensor cached_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor
               : reference::cached_attention)(q, k, v, scale);
 }
 
-// Shapes alone: planning a model allocates no score matrix.
-Pair forward_meta(const at::Tensor& q, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                  const at::Tensor&, bool, double) {
-  const auto wide = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return {at::empty(q.sizes(), q.options()),
-          at::empty({q.size(0), q.size(1)}, q.options().dtype(wide))};
-}
-Triple backward_meta(const at::Tensor&, const at::Tensor& q, const at::Tensor& k,
-                     const at::Tensor& v, const at::Tensor&, const at::Tensor& lse,
-                     const at::Tensor&, const at::Tensor&, bool, double, bool wide) {
-  const auto options = q.options().dtype(wide ? lse.scalar_type() : q.scalar_type());
-  return {at::empty(q.sizes(), options), at::empty(k.sizes(), options),
-          at::empty(v.sizes(), options)};
-}
-
 Pair call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
           const at::Tensor& cu_queries, const at::Tensor& cu_keys, bool causal, double scale) {
   static const auto op =
@@ -231,10 +216,6 @@ TORCH_LIBRARY_IMPL(triptych, CPU, m) {
   m.impl("varlen_attention", forward_cpu);
   m.impl("varlen_attention_backward", backward_cpu);
   m.impl("cached_attention", cached_cpu);
-}
-TORCH_LIBRARY_IMPL(triptych, Meta, m) {
-  m.impl("varlen_attention", forward_meta);
-  m.impl("varlen_attention_backward", backward_meta);
 }
 TORCH_LIBRARY_IMPL(triptych, Autograd, m) { m.impl("varlen_attention", autograd); }
 

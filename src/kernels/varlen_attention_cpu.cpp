@@ -143,8 +143,9 @@ void forward(const Segments& segments, const at::Tensor& q, const at::Tensor& k,
 }  // namespace
 
 bool has_fast_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  return cpu::isa() == cpu::Isa::kAvx512 && q.scalar_type() == at::kBFloat16 && q.is_cpu() &&
-         k.is_cpu() && v.is_cpu() && q.size(2) % 16 == 0 && q.size(2) > 0;
+  const auto on_host = [](const at::Tensor& x) { return x.is_cpu() || x.is_meta(); };
+  return cpu::isa() == cpu::Isa::kAvx512 && q.scalar_type() == at::kBFloat16 && on_host(q) &&
+         on_host(k) && on_host(v) && q.size(2) % 16 == 0 && q.size(2) > 0;
 }
 
 reference::Pair fast_varlen_attention(const at::Tensor& q_, const at::Tensor& k_,

@@ -24,6 +24,7 @@ at::Tensor token_dropout(const at::Tensor& x_TD, const at::Tensor& keys_T, uint6
   if (probability == 0) return x_TD;
 
   const int64_t T = x_TD.size(0), D = x_TD.size(1);
+  if (x_TD.is_meta()) return x_TD * at::empty({T, D}, x_TD.options());
   const auto keys = keys_T.cpu().contiguous();
   auto mask_TD = at::empty({T, D}, at::kFloat);
   const auto* key = keys.const_data_ptr<int64_t>();

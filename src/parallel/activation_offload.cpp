@@ -12,6 +12,8 @@
 #include <optional>
 #include <utility>
 
+#include "kernels/meta_memory.h"
+
 namespace triptych {
 
 namespace {
@@ -30,7 +32,7 @@ class ActivationOffload::Transfers {
  public:
   Transfers(at::Device device, int64_t copies_behind)
       : device_(device), copies_behind_(static_cast<size_t>(copies_behind)) {
-    if (device.is_cpu()) return;
+    if (device.is_cpu() || device.is_meta()) return;
     guard_.emplace(device.type());
     out_ = guard_->getStreamFromGlobalPool(device, /*isHighPriority=*/false);
     in_ = guard_->getStreamFromGlobalPool(device, /*isHighPriority=*/false);
@@ -39,6 +41,11 @@ class ActivationOffload::Transfers {
   using Done = std::shared_ptr<c10::Event>;  ///< null: at once
 
   std::pair<at::Tensor, Done> to_host(const at::Tensor& bytes) {
+    if (device_.is_meta()) {  // a plan: no memory of the device's
+      const auto host = at::empty(bytes.sizes(), bytes.options());
+      if (!planning_cpu_kernels()) forget_planned_memory(host);
+      return {host, nullptr};
+    }
     const auto options = at::TensorOptions(at::kCPU).dtype(at::kByte);
     if (!guard_) {
       auto host = at::empty(bytes.sizes(), options);

@@ -7,6 +7,34 @@
 
 namespace triptych {
 
+double sent_bytes(const std::string& operation, const Traffic& traffic) {
+  const auto n = static_cast<double>(traffic.ranks), bytes = static_cast<double>(traffic.bytes);
+  if (operation == "all_reduce") return 2 * bytes * (n - 1) / n;
+  if (operation == "all_gather" || operation == "reduce_scatter") return bytes * (n - 1) / n;
+  return operation == "receive" ? 0 : bytes;
+}
+
+void CollectiveLog::count(const std::string& group, std::span<const int64_t> members,
+                          std::string_view operation, int64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  auto& entry = traffic_[{group, std::string(operation)}];
+  entry.ranks = static_cast<int64_t>(members.size());
+  entry.first = members.front();
+  entry.last = members.back();
+  ++entry.calls;
+  entry.bytes += bytes;
+}
+
+TrafficTable CollectiveLog::traffic() const {
+  const std::lock_guard lock(mutex_);
+  return traffic_;
+}
+
+void CollectiveLog::clear_traffic() {
+  const std::lock_guard lock(mutex_);
+  traffic_.clear();
+}
+
 int64_t CollectiveLog::begin(std::string text) {
   const std::lock_guard lock(mutex_);
   records_.push_back({next_, std::move(text), steady_seconds(), 0});

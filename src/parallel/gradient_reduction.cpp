@@ -19,7 +19,8 @@
 namespace triptych {
 
 GradientRows rows_of(const at::Tensor& sparse, const std::string& name) {
-  const auto coalesced = sparse.is_coalesced() ? sparse : sparse.coalesce();
+  // In a plan a row is never there twice, whatever autograd has forgotten about it.
+  const auto coalesced = sparse.is_coalesced() || sparse.is_meta() ? sparse : sparse.coalesce();
   require(coalesced.sparse_dim() == 1, "optimizer: the sparse gradient of '", name, "' has ",
           coalesced.sparse_dim(), " sparse dims; only rows may be sparse");
   return {coalesced._indices().select(0, 0).contiguous(), coalesced._values().contiguous()};
@@ -216,6 +217,7 @@ void ShardedOptimizer::Impl::agree_on_gradients() {
   for (int64_t i = 0; i < count; ++i) values[i] = trained[static_cast<size_t>(i)].in_step ? 1 : 0;
   const auto on_device = flags.to(trained.front().value().device());
   gradient_group().all_reduce(on_device, ReduceOp::kMax, "parameters with gradients");
+  if (on_device.is_meta()) return;  // a plan: the others have what this rank has
   flags = on_device.to(at::kCPU);
   values = flags.data_ptr<uint8_t>();
   for (int64_t i = 0; i < count; ++i) trained[static_cast<size_t>(i)].in_step = values[i] != 0;
@@ -281,7 +283,7 @@ void ShardedOptimizer::Impl::sum_shared() {
     const auto flag =
         at::full({1}, t.in_step ? 1 : 0, at::TensorOptions(t.value().device()).dtype(at::kInt));
     shared.group->all_reduce(flag, ReduceOp::kMax, "shared parameter with a gradient");
-    t.in_step = flag.item<int>() != 0;
+    if (!flag.is_meta()) t.in_step = flag.item<int>() != 0;
     if (!t.in_step) continue;
     for (const auto& gradient : gradient_parts(t)) {
       shared.group->all_reduce(gradient, ReduceOp::kSum, fmt::format("gradient of '{}'", t.name()));

@@ -24,6 +24,13 @@ namespace triptych {
 
 namespace {
 
+int64_t bytes_of(const at::Tensor& tensor) { return static_cast<int64_t>(tensor.nbytes()); }
+
+/// Also on the meta device, where there are no addresses.
+bool same_memory(const at::Tensor& a, const at::Tensor& b) {
+  return a.is_alias_of(b) && a.storage_offset() == b.storage_offset();
+}
+
 c10d::ReduceOp to_c10d(ReduceOp op) {
   switch (op) {
     case ReduceOp::kMax:
@@ -195,7 +202,9 @@ std::unique_ptr<CommTrace> start_trace(const GroupHost& host, const char* operat
 
 template <class Call>
 Pending Group::launch(const char* operation, const at::Tensor& shaped_like, std::string_view tag,
-                      std::vector<at::Tensor> tensors, const Call& call) {
+                      std::vector<at::Tensor> tensors, int64_t bytes, const Call& call) {
+  host_->log.count(name_, members_, operation, bytes);
+  if (host_->planned) return {};
   auto& to = connection();
   auto work = std::make_shared<Pending::Work>();
   work->host = host_;
@@ -236,6 +245,9 @@ Pending Group::message(const char* operation, const at::Tensor& tensor, int64_t 
   require(tensor.is_contiguous() && peer >= 0 && peer < size() && peer != rank_, operation, " of ",
           name_, ": the tensor ", tensor.sizes(), " must be contiguous, and the peer ", peer,
           " another of the ", size(), " members");
+  const bool sends = operation[0] == 's';
+  host_->log.count(name_, members_, sends ? "send" : "receive", bytes_of(tensor));
+  if (host_->planned) return {};
   auto& to = connection();
   auto work = std::make_shared<Pending::Work>();
   work->host = host_;
@@ -243,7 +255,6 @@ Pending Group::message(const char* operation, const at::Tensor& tensor, int64_t 
   work->text = fmt::format(
       "{} rank {} in {} {}{}{}", operation, members_[static_cast<size_t>(peer)], name_,
       list(members_), describe(tensor), tag.empty() ? std::string() : fmt::format(" '{}'", tag));
-  const bool sends = operation[0] == 's';
   try {
     const std::lock_guard lock(to.messages);
     const int64_t before = to.counts[{peer, sends, call.number}]++;
@@ -287,14 +298,14 @@ Pending Group::receive_async(const at::Tensor& tensor, int64_t from, int64_t num
 }
 
 void Group::connect() {
-  if (size() > 1) connection();
+  if (size() > 1 && !host_->planned) connection();
 }
 
 Pending Group::all_reduce_async(const at::Tensor& tensor, ReduceOp op, std::string_view tag) {
   require(tensor.is_contiguous(), "all_reduce of ", name_, ": the tensor ", tensor.sizes(),
           " must be contiguous");
   if (size() == 1) return {};
-  return launch("all_reduce", tensor, tag, {tensor}, [&](c10d::Backend& backend) {
+  return launch("all_reduce", tensor, tag, {tensor}, bytes_of(tensor), [&](c10d::Backend& backend) {
     c10d::AllreduceOptions options;
     options.reduceOp = to_c10d(op);
     std::vector<at::Tensor> tensors{tensor};
@@ -310,13 +321,14 @@ Pending Group::all_gather_into_async(const at::Tensor& output, const at::Tensor&
           "all_gather of ", name_, ": output ", output.sizes(), " must be contiguous and ", size(),
           " times the contiguous input ", input.sizes(), " of the same dtype");
   if (size() == 1) {
-    if (output.data_ptr() != input.data_ptr()) output.view(-1).copy_(input.view(-1));
+    if (!same_memory(output, input)) output.view(-1).copy_(input.view(-1));
     return {};
   }
-  return launch("all_gather", output, tag, {output, input}, [&](c10d::Backend& backend) {
-    auto out = output.view(-1), in = input.view(-1);  // c10d compares shapes, not counts
-    return backend._allgather_base(out, in);
-  });
+  return launch(
+      "all_gather", output, tag, {output, input}, bytes_of(output), [&](c10d::Backend& backend) {
+        auto out = output.view(-1), in = input.view(-1);  // c10d compares shapes, not counts
+        return backend._allgather_base(out, in);
+      });
 }
 
 Pending Group::reduce_scatter_into_async(const at::Tensor& output, const at::Tensor& input,
@@ -327,21 +339,23 @@ Pending Group::reduce_scatter_into_async(const at::Tensor& output, const at::Ten
           "reduce_scatter of ", name_, ": input ", input.sizes(), " must be contiguous and ",
           size(), " times the contiguous output ", output.sizes(), " of the same dtype");
   if (size() == 1) {
-    if (output.data_ptr() != input.data_ptr()) output.view(-1).copy_(input.view(-1));
+    if (!same_memory(output, input)) output.view(-1).copy_(input.view(-1));
     return {};
   }
   const auto mine = input.view(-1).narrow(0, rank_ * output.numel(), output.numel());
-  if (mine.data_ptr() == output.data_ptr() && scatters_by_all_reduce(host_->device)) {
+  if (same_memory(mine, output) && scatters_by_all_reduce(host_->device)) {
     // Gloo would copy the whole input and all-reduce the copy
-    return launch("reduce_scatter", input, tag, {output, input}, [&](c10d::Backend& backend) {
-      std::vector<at::Tensor> tensors{input};
-      return backend.allreduce(tensors);
-    });
+    return launch("reduce_scatter", input, tag, {output, input}, bytes_of(input),
+                  [&](c10d::Backend& backend) {
+                    std::vector<at::Tensor> tensors{input};
+                    return backend.allreduce(tensors);
+                  });
   }
-  return launch("reduce_scatter", input, tag, {output, input}, [&](c10d::Backend& backend) {
-    auto out = output.view(-1), in = input.view(-1);  // c10d compares shapes, not counts
-    return backend._reduce_scatter_base(out, in);
-  });
+  return launch(
+      "reduce_scatter", input, tag, {output, input}, bytes_of(input), [&](c10d::Backend& backend) {
+        auto out = output.view(-1), in = input.view(-1);  // c10d compares shapes, not counts
+        return backend._reduce_scatter_base(out, in);
+      });
 }
 
 Pending Group::all_to_all_async(const at::Tensor& output, const at::Tensor& input,
@@ -371,10 +385,13 @@ Pending Group::all_to_all_async(const at::Tensor& output, const at::Tensor& inpu
     return counts;
   };
   auto output_counts = elements(output_rows), input_counts = elements(input_rows);
-  return launch("all_to_all", at::Tensor(), tag, {output, input}, [&](c10d::Backend& backend) {
-    auto out = output.view(-1), in = input.view(-1);
-    return backend.alltoall_base(out, in, output_counts, input_counts);
-  });
+  const int64_t others = bytes_of(input) - input_counts[static_cast<size_t>(rank_)] *
+                                               static_cast<int64_t>(input.element_size());
+  return launch("all_to_all", at::Tensor(), tag, {output, input}, others,
+                [&](c10d::Backend& backend) {
+                  auto out = output.view(-1), in = input.view(-1);
+                  return backend.alltoall_base(out, in, output_counts, input_counts);
+                });
 }
 
 void Group::all_to_all(const at::Tensor& output, const at::Tensor& input,
@@ -402,7 +419,7 @@ void Group::broadcast(const at::Tensor& tensor, int64_t root, std::string_view t
           ": the tensor ", tensor.sizes(), " must be contiguous and the root ", root, " below ",
           size());
   if (size() == 1) return;
-  launch("broadcast", tensor, tag, {tensor}, [&](c10d::Backend& backend) {
+  launch("broadcast", tensor, tag, {tensor}, bytes_of(tensor), [&](c10d::Backend& backend) {
     c10d::BroadcastOptions options;
     options.rootRank = root;
     std::vector<at::Tensor> tensors{tensor};
@@ -417,17 +434,21 @@ void Group::keep_busy_with(std::shared_ptr<WeightGradients> products) {
 /// Not until the exchange is done: gradients that come of products start and await collectives of
 /// other groups, and ranks that do so at different places can wait for each other in a circle.
 void Group::compute_beside(const Pending& exchange) {
-  if (!products_ || !exchange.waiting()) return;
+  // In a plan nothing is ever under way, and all is computed as if it were.
+  if (!products_ || !(exchange.waiting() || host_->planned)) return;
   for (auto count = (products_->waiting() + 1) / 2; count > 0; --count) products_->run_oldest();
 }
 
 void Group::barrier(std::string_view tag) {
   if (size() == 1) return;
-  launch("barrier", {}, tag, {}, [](c10d::Backend& backend) { return backend.barrier(); }).wait();
+  launch("barrier", {}, tag, {}, 0, [](c10d::Backend& backend) {
+    return backend.barrier();
+  }).wait();
 }
 
 std::vector<std::string> Group::all_gather_strings(const std::string& mine, std::string_view tag) {
   if (size() == 1) return {mine};
+  if (host_->planned) return std::vector<std::string>(static_cast<size_t>(size()), mine);
   const auto lengths = at::zeros({size()}, at::kLong);
   const auto length = lengths.narrow(0, rank_, 1);
   length.fill_(static_cast<int64_t>(mine.size()));

@@ -125,7 +125,7 @@ class Group {
   /// Records, launches and wraps one collective; `call` gets the backend and returns its work.
   template <class Call>
   Pending launch(const char* operation, const at::Tensor& shaped_like, std::string_view tag,
-                 std::vector<at::Tensor> tensors, const Call& call);
+                 std::vector<at::Tensor> tensors, int64_t bytes, const Call& call);
   template <class Call>
   Pending message(const char* operation, const at::Tensor& tensor, int64_t peer,
                   std::string_view tag, const Call& call);

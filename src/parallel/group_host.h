@@ -23,6 +23,7 @@ struct GroupHost {
   int64_t local_rank = 0;
   std::chrono::milliseconds timeout{600000};
   bool check_collectives = false;
+  bool planned = false;  ///< there are no other ranks: collectives are counted, nothing is sent
   std::atomic<int64_t> step{0};
   CollectiveLog log;
 

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "kernels/cpu_allocator.h"
 #include "kernels/memory_ledger.h"
+#include "kernels/meta_memory.h"
 #include "parallel/parameter_shards.h"
 #include "parallel/sharded_optimizer_impl.h"
 
@@ -33,7 +34,7 @@ void ShardedOptimizer::Impl::take(const ParameterList& parameters) {
     const auto dtype = p->value.scalar_type();
     require(dtype == at::kFloat || dtype == at::kBFloat16, "optimizer: '", p->name, "' is ",
             c10::toString(dtype), "; trained parameters are float32 or bfloat16");
-    require(!p->value.is_meta(), "optimizer: '", p->name, "' has no values yet");
+    require(!p->value.is_meta() || planning(), "optimizer: '", p->name, "' has no values yet");
     if (!p->value.is_contiguous()) p->value.set_data(p->value.detach().contiguous());
     p->value.set_requires_grad(true);
     const bool decays = adamw.decay_all || p->full_shape.size() >= 2;
@@ -94,6 +95,11 @@ at::Tensor ShardedOptimizer::Impl::zero_state(const OptimizerBucket& bucket,
   const int64_t n = bucket.shard_size;
   if (bucket.device.is_cpu()) return lazy_zeros({n}, dtype);
   const auto options = at::TensorOptions().dtype(dtype);
+  if (offloads(bucket) && bucket.device.is_meta()) {
+    const auto state = at::zeros({n}, options.device(bucket.device));
+    forget_planned_memory(state);  // lies in the host's memory
+    return state;
+  }
   // pinned: copies to and from the device run beside its work
   if (offloads(bucket)) return at::zeros({n}, options.pinned_memory(true));
   return at::zeros({n}, options.device(bucket.device));

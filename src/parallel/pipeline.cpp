@@ -39,7 +39,7 @@ struct Pipeline::InFlight {
 
 Pipeline::Pipeline(PipelineSettings settings, const PipelineGroups& groups)
     : settings_(std::move(settings)),
-      messages_(groups, settings_.fields, settings_.rank, settings_.device) {
+      messages_(groups, settings_.fields, settings_.rank, settings_.device, settings_.forecast) {
   if (settings_.shape.order == PipelineOrder::kZeroBubbleH1)
     weight_gradients_ = std::make_shared<WeightGradients>();
 }

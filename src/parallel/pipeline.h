@@ -24,6 +24,7 @@ struct PipelineSettings {
   int64_t rank = 0;                 ///< place on the line
   std::vector<std::string> fields;  ///< of the flow, that travel from stage to stage
   at::Device device = at::kCPU;
+  Forecast forecast = {};  ///< only in a plan
 };
 
 /// A slot as it ran, in steady seconds. `waited_s` of it were spent waiting for its message.

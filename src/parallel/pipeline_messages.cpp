@@ -38,11 +38,6 @@ namespace {
 // A field in a header: 0 absent, 1 there, 2 there and its gradient wanted; dtype; dims; sizes.
 constexpr int64_t kMaxDims = 6, kWords = 3 + kMaxDims;
 
-struct FieldHeader {
-  bool there = false, needs_gradient = false;
-  TensorShape shape;
-};
-
 at::Tensor write_header(const std::vector<std::string>& fields, const Flow& flow) {
   const auto header = at::zeros({static_cast<int64_t>(fields.size()) * kWords}, at::kLong);
   auto* word = header.mutable_data_ptr<int64_t>();
@@ -59,8 +54,8 @@ at::Tensor write_header(const std::vector<std::string>& fields, const Flow& flow
   return header;
 }
 
-std::vector<FieldHeader> read_header(const at::Tensor& header) {
-  std::vector<FieldHeader> fields(static_cast<size_t>(header.numel() / kWords));
+std::vector<MessageField> read_header(const at::Tensor& header) {
+  std::vector<MessageField> fields(static_cast<size_t>(header.numel() / kWords));
   const auto* word = header.const_data_ptr<int64_t>();
   for (auto& field : fields) {
     field.there = word[0] > 0;
@@ -127,7 +122,7 @@ class PipelineMessages::Receiver {
  private:
   struct Message {
     Address at;
-    std::vector<FieldHeader> fields;
+    std::vector<MessageField> fields;
     std::vector<at::Tensor> tensors;  ///< a field each; undefined where it is not there
   };
 
@@ -148,7 +143,10 @@ class PipelineMessages::Receiver {
     wait_for(messages_.groups_.headers->receive_async(
         header, messages_.previous(), messages_.number(message.at, 0),
         fmt::format("header of micro-batch {}", message.at.micro_batch)));
-    if (!stopped()) message.fields = read_header(header);
+    if (stopped()) return;
+    message.fields = messages_.forecast_
+                         ? messages_.forecast_(message.at.stage, message.at.micro_batch)
+                         : read_header(header);
   }
 
   void receive_tensors(Message& message) {
@@ -215,11 +213,12 @@ class PipelineMessages::Receiver {
 };
 
 PipelineMessages::PipelineMessages(const PipelineGroups& groups, std::vector<std::string> fields,
-                                   int64_t rank, at::Device device)
+                                   int64_t rank, at::Device device, Forecast forecast)
     : groups_(groups),
       fields_(std::move(fields)),
       rank_(rank),
       device_(device),
+      forecast_(std::move(forecast)),
       sends_(device.is_cpu()),
       receiver_(std::make_unique<Receiver>(*this)) {}
 

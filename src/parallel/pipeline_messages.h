@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -39,6 +40,14 @@ struct TensorShape {
   at::ScalarType dtype = at::kFloat;
 };
 
+/// What a message says of one of the declared fields.
+struct MessageField {
+  bool there = false, needs_gradient = false;
+  TensorShape shape;
+};
+/// In a plan, where nobody sends: the fields that come to a virtual stage, in their order.
+using Forecast = std::function<std::vector<MessageField>(int64_t stage, int64_t micro_batch)>;
+
 /// Messages of one rank of a pipeline, addressed by the virtual stage that receives them and by
 /// micro-batch. Which fields are there, and their shapes, may change with every micro-batch: a
 /// header of fixed size says it. A thread of its own receives forward messages in the order of the
@@ -55,7 +64,7 @@ class PipelineMessages {
 
   /// @param fields  names that may travel; the same on every rank.
   PipelineMessages(const PipelineGroups& groups, std::vector<std::string> fields, int64_t rank,
-                   at::Device device);
+                   at::Device device, Forecast forecast = {});
   /// Ends the receiving thread, also one that waits for a message that will not come.
   ~PipelineMessages();
   PipelineMessages(const PipelineMessages&) = delete;
@@ -100,6 +109,7 @@ class PipelineMessages {
   std::vector<std::string> fields_;
   int64_t rank_, micro_batches_ = 0;
   at::Device device_;
+  Forecast forecast_;
   SendQueue sends_;
   std::map<Address, Incoming> gradients_;
   double waited_s_ = 0;

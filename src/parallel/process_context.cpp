@@ -70,6 +70,7 @@ struct ProcessContext::Impl {
   std::map<std::vector<int64_t>, std::unique_ptr<Group>> groups;
   std::map<std::string, std::unique_ptr<Group>> own_groups;  // by purpose and dims or ranks
   std::unique_ptr<Group> control, background;  // over the CPU, with hosts of their own
+  mutable std::vector<std::shared_ptr<GroupHost>> cpu_hosts;  // theirs
   std::unique_ptr<Watchdog> watchdog;
   bool agreed_failure = false;  // every rank throws the same; nobody needs to be told
 
@@ -99,6 +100,8 @@ struct ProcessContext::Impl {
     own->device_interface = host->device_interface;
     own->timeout = host->timeout;
     own->fail = host->fail;
+    own->planned = host->planned;
+    cpu_hosts.push_back(own);
     return std::make_unique<Group>(own, name, std::move(members));
   }
 
@@ -156,6 +159,11 @@ ProcessContext::ProcessContext(const LaunchEnvironment& environment, const Proce
   host.device = options.device;
   host.timeout = milliseconds(options.timeout_s);
   host.check_collectives = options.check_collectives;
+  host.planned = options.planned;
+  if (options.planned) {
+    set_mesh({});
+    return;
+  }
   set_log_rank(static_cast<int>(env.rank));
   take_device(env, options.device);
   if (env.world_size > 1) {
@@ -236,7 +244,7 @@ Group& ProcessContext::background() {
 }
 
 void ProcessContext::compare_configuration(const Json& configuration, const std::string& version) {
-  if (world_size() == 1) return;
+  if (world_size() == 1 || impl_->options.planned) return;
   auto& self = *impl_;
   const RankComparison::Self mine{.rank = rank(),
                                   .world_size = world_size(),
@@ -251,6 +259,18 @@ void ProcessContext::compare_configuration(const Json& configuration, const std:
   self.host->store->set(key("read/", rank()), "1");
   if (rank() == 0) self.wait_for_all("read/", 5);  // rank 0 takes the store with it
   throw UsageError(verdict);
+}
+
+TrafficTable ProcessContext::traffic() const {
+  auto table = impl_->host->log.traffic();
+  // Groups over the CPU beside a device have logs of their own.
+  for (const auto& host : impl_->cpu_hosts) table.merge(host->log.traffic());
+  return table;
+}
+
+void ProcessContext::clear_traffic() {
+  impl_->host->log.clear_traffic();
+  for (const auto& host : impl_->cpu_hosts) host->log.clear_traffic();
 }
 
 void ProcessContext::set_step(int64_t step) { impl_->host->step = step; }

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "parallel/collective_log.h"
 #include "parallel/group.h"
 #include "parallel/launch_environment.h"
 #include "parallel/mesh.h"
@@ -29,7 +30,8 @@ struct ProcessOptions {
   double warn_after_s = 60;
   bool check_collectives = false;
   double rendezvous_timeout_s = 300;
-  double poll_s = 1;  ///< how often the watchdog looks; tests take less
+  double poll_s = 1;     ///< how often the watchdog looks; tests take less
+  bool planned = false;  ///< one rank without the others: collectives are counted, nothing is sent
 };
 
 /// This process among all: its rank, the mesh, its groups, and what happens when a rank fails.
@@ -96,6 +98,10 @@ class ProcessContext {
   /// @param version        of the program
   /// @throws UsageError with the same text on every rank: which ranks differ, in which keys.
   void compare_configuration(const Json& configuration, const std::string& version);
+
+  /// What this rank has exchanged so far, and the start of a new count.
+  TrafficTable traffic() const;
+  void clear_traffic();
 
   /// The step that messages name.
   void set_step(int64_t step);

@@ -234,6 +234,13 @@ at::Tensor gather_dim(const at::Tensor& x, int64_t dim, const std::vector<int64_
 std::vector<std::vector<int64_t>> gather_lists(const std::vector<int64_t>& mine, Group& group,
                                                at::Device device) {
   if (group.size() == 1) return {mine};
+  if (device.is_meta()) {  // a plan counts the two exchanges
+    for (const auto n : {int64_t{1}, static_cast<int64_t>(mine.size())}) {
+      const auto part = at::empty({n}, at::TensorOptions(device).dtype(at::kLong));
+      group.all_gather_into(at::empty({group.size() * n}, part.options()), part, "lists");
+    }
+    return std::vector<std::vector<int64_t>>(static_cast<size_t>(group.size()), mine);
+  }
   const auto gathered_of = [&](const at::Tensor& part) {
     const auto whole = at::empty({group.size() * part.size(0)}, part.options());
     group.all_gather_into(whole, part, "lists");

@@ -47,7 +47,7 @@ at::Tensor split_dim(const at::Tensor& x, int64_t dim, const std::vector<int64_t
 at::Tensor gather_dim(const at::Tensor& x, int64_t dim, const std::vector<int64_t>& sizes,
                       Group& group);
 
-/// The lists of all members, by place in the group; not differentiated.
+/// The lists of all members, by place in the group; not differentiated. In a plan all have `mine`.
 /// @param device  where the group communicates
 std::vector<std::vector<int64_t>> gather_lists(const std::vector<int64_t>& mine, Group& group,
                                                at::Device device);

@@ -136,13 +136,15 @@ class Finished {
 };
 
 /// The earliest time at which everything that a slot needs is on its rank; negative: not yet.
-double ready_at(const PipelineShape& s, int64_t stage, const Slot& slot, const SlotTimes& times,
-                Finished& done) {
+double ready_at(const PipelineShape& s, int64_t stage, const Slot& slot,
+                std::span<const SlotTimes> times, Finished& done) {
   const int64_t i = slot.micro_batch;
-  const auto sent = [&](double end) { return end < 0 ? end : end + times.transfer; };
+  const auto sent = [&](double end, int64_t from) {
+    return end < 0 ? end : end + times[static_cast<size_t>(from)].transfer;
+  };
   switch (slot.kind) {
     case SlotKind::kForward:
-      return stage == 0 ? 0 : sent(done.forward(stage - 1, i));
+      return stage == 0 ? 0 : sent(done.forward(stage - 1, i), stage - 1);
     case SlotKind::kBackwardWeight:
       return done.backward(stage, i);
     case SlotKind::kBackward:
@@ -151,7 +153,7 @@ double ready_at(const PipelineShape& s, int64_t stage, const Slot& slot, const S
   }
   const double own = done.forward(stage, i);
   if (own < 0 || stage + 1 == s.virtual_stages()) return own;
-  const double gradient = sent(done.backward(stage + 1, i));
+  const double gradient = sent(done.backward(stage + 1, i), stage + 1);
   return gradient < 0 ? gradient : std::max(own, gradient);
 }
 
@@ -171,8 +173,10 @@ int64_t peak_in_flight(const SlotList& list) {
 
 }  // namespace
 
-Simulation simulate(const PipelineShape& shape, const std::vector<SlotList>& lists,
-                    const SlotTimes& times) {
+namespace {
+
+Simulation replay(const PipelineShape& shape, const std::vector<SlotList>& lists,
+                  std::span<const SlotTimes> times) {
   Finished done(shape);
   Simulation result;
   result.slots.resize(lists.size());
@@ -191,7 +195,8 @@ Simulation simulate(const PipelineShape& shape, const std::vector<SlotList>& lis
         const int64_t stage = slot.chunk * shape.stages + static_cast<int64_t>(rank);
         const double ready = ready_at(shape, stage, slot, times, done);
         if (ready < 0) break;
-        const double begin = std::max(ready, free_at[rank]), end = begin + times.of(slot.kind);
+        const double begin = std::max(ready, free_at[rank]),
+                     end = begin + times[static_cast<size_t>(stage)].of(slot.kind);
         if (slot.kind == SlotKind::kForward) done.forward(stage, slot.micro_batch) = end;
         if (slot.kind == SlotKind::kBackward || slot.kind == SlotKind::kBackwardInput)
           done.backward(stage, slot.micro_batch) = end;
@@ -224,10 +229,28 @@ Simulation simulate(const PipelineShape& shape, const std::vector<SlotList>& lis
   return result;
 }
 
-Simulation simulate(const PipelineShape& shape, const SlotTimes& times) {
+std::vector<SlotList> all_lists(const PipelineShape& shape) {
   std::vector<SlotList> lists;
   for (int64_t rank = 0; rank < shape.stages; ++rank) lists.push_back(stage_schedule(shape, rank));
-  return simulate(shape, lists, times);
+  return lists;
+}
+
+}  // namespace
+
+Simulation simulate(const PipelineShape& shape, const std::vector<SlotList>& lists,
+                    const SlotTimes& times) {
+  return replay(shape, lists,
+                std::vector<SlotTimes>(static_cast<size_t>(shape.virtual_stages()), times));
+}
+
+Simulation simulate(const PipelineShape& shape, std::span<const SlotTimes> times) {
+  require(static_cast<int64_t>(times.size()) == shape.virtual_stages(), "schedule: ", times.size(),
+          " times for ", shape.virtual_stages(), " virtual stages");
+  return replay(shape, all_lists(shape), times);
+}
+
+Simulation simulate(const PipelineShape& shape, const SlotTimes& times) {
+  return simulate(shape, all_lists(shape), times);
 }
 
 double bubble_formula(const PipelineShape& shape, const SlotTimes& times) {

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -78,6 +79,9 @@ struct Simulation {
 Simulation simulate(const PipelineShape& shape, const std::vector<SlotList>& lists,
                     const SlotTimes& times);
 Simulation simulate(const PipelineShape& shape, const SlotTimes& times);
+/// The same where virtual stages take different times.
+/// @param times  one a virtual stage; a message takes `transfer` of the stage that sends it
+Simulation simulate(const PipelineShape& shape, std::span<const SlotTimes> times);
 
 /// What the bubble of the schedule is in theory, in the measure of Simulation::bubble and without
 /// transfers: (p - 1) (F + I + W) / (m v (F + I + W)), and for ZB-H1 (p - 1) (F + I - W) / ....

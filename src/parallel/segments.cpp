@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "kernels/meta_memory.h"
 #include "parallel/activation_offload.h"
 #include "parallel/saved_tensors.h"
 
@@ -30,7 +31,8 @@ struct Extent {
 };
 
 bool has_plain_storage(const at::Tensor& tensor) {
-  return tensor.layout() == at::kStrided && tensor.has_storage() && !tensor.is_meta();
+  return tensor.layout() == at::kStrided && tensor.has_storage() &&
+         (!tensor.is_meta() || planning());
 }
 
 class Kept : public PackedTensor {

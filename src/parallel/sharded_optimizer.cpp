@@ -1,6 +1,7 @@
 #include "parallel/sharded_optimizer.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
@@ -10,6 +11,7 @@
 #include "base/error.h"
 #include "base/format.h"
 #include "kernels/memory_scope.h"
+#include "kernels/meta_memory.h"
 #include "parallel/gradient_hook.h"
 #include "parallel/parameter_shards.h"
 #include "parallel/process_context.h"
@@ -74,6 +76,7 @@ AdamWTensor ShardedOptimizer::Impl::adamw_tensor(const OptimizerSlice& slice,
 BucketStates ShardedOptimizer::Impl::states_on_device(const OptimizerBucket& bucket) const {
   if (!offloads(bucket)) return bucket.states;
   const auto copy = [&](const at::Tensor& state) {
+    if (state.defined() && state.is_meta()) return at::empty(state.sizes(), state.options());
     return state.defined() ? state.to(bucket.device, /*non_blocking=*/true) : state;
   };
   return {copy(bucket.states.exp_avg), copy(bucket.states.exp_avg_sq), copy(bucket.states.low)};
@@ -203,7 +206,7 @@ double ShardedOptimizer::norm(double scale) {
     const auto sum =
         at::full({1}, self.local_sum_of_squares(), at::TensorOptions(device).dtype(at::kDouble));
     self.groups.norm->all_reduce(sum, ReduceOp::kSum, "gradient norm");
-    self.sum_of_squares = sum.item<double>();
+    self.sum_of_squares = host_value(sum);
   }
   return std::abs(scale) * std::sqrt(self.sum_of_squares);
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/adamw.h"
+#include "kernels/meta_memory.h"
 #include "parallel/flat_layout.h"
 #include "parallel/sharded_optimizer.h"
 #include "parallel/weight_gradients.h"
@@ -119,7 +120,7 @@ struct ShardedOptimizer::Impl {
     return flat || (micro_batches > 1 && t.value().scalar_type() != at::kFloat);
   }
   bool offloads(const OptimizerBucket& bucket) const {
-    return sharding.offload && !bucket.device.is_cpu();
+    return sharding.offload && !bucket.device.is_cpu() && !planning_cpu_kernels();
   }
 
   // optimizer_layout.cpp

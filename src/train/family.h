@@ -86,6 +86,12 @@ class Family {
   /// into pipeline stages weighs layers by.
   virtual FlowSize typical_size(int64_t tokens) const = 0;
 
+  /// A packed row of this many tokens with half of it pictures, which have no pixels: what a plan
+  /// assumes of the data where it is not told more.
+  virtual Row typical_row(int64_t /*tokens*/) const {
+    throw UsageError(name() + ": this model says of no data what is typical");
+  }
+
   // generation of text; a family without it refuses
   virtual DecodeState start_decoding(int64_t /*capacity*/, const FlowRequest& /*request*/) const {
     refuse_generation();

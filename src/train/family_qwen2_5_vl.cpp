@@ -134,6 +134,31 @@ class Qwen2_5_VL : public Family {
             .mean_square_frame_patches = static_cast<double>(side * side)};
   }
 
+  Row typical_row(int64_t tokens) const override {
+    const auto& ids = options_.ids;
+    const int64_t cells_of_picture = 256, merge = options_.vision.spatial_merge_size;
+    Sample sample;
+    for (int64_t left = tokens / 2 - 2; left > 0; left -= cells_of_picture + 2) {
+      const int64_t cells = std::min(left, cells_of_picture);
+      const int64_t side = cells == cells_of_picture ? 16 : 1;
+      sample.media.push_back(
+          {.grid = {.t = 1, .h = side * merge, .w = cells / side * merge}, .rows = {}});
+      sample.tokens.push_back(static_cast<int32_t>(ids.vision_start));
+      sample.tokens.insert(sample.tokens.end(), static_cast<size_t>(cells),
+                           static_cast<int32_t>(ids.image));
+      sample.tokens.push_back(static_cast<int32_t>(ids.vision_end));
+    }
+    for (int64_t word = 0; static_cast<int64_t>(sample.tokens.size()) < tokens; ++word) {
+      const int64_t id = word % options_.text.vocab_size;
+      if (id != ids.image && id != ids.video && id != ids.vision_start)
+        sample.tokens.push_back(static_cast<int32_t>(id));
+    }
+    sample.labels.assign(sample.tokens.size(), kIgnoreLabel);
+    const auto first = sample.labels.size() - static_cast<size_t>(tokens / 4);
+    for (size_t i = first; i < sample.labels.size(); ++i) sample.labels[i] = sample.tokens[i];
+    return {.samples = {std::move(sample)}};
+  }
+
   DecodeState start_decoding(int64_t capacity, const FlowRequest& request) const override {
     const auto& text = options_.text;
     const std::vector<int64_t> shape{text.num_hidden_layers, capacity, text.num_key_value_heads,

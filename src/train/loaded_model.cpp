@@ -3,6 +3,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/matmul.h>
 
 #include <algorithm>
@@ -299,7 +300,17 @@ LoadedModel load_model(const ModelRequest& request, std::unique_ptr<Family> fami
   if (loaded.lora) attach_adapters(loaded);
   loaded.cut = StageCut::whole(static_cast<int64_t>(loaded.model.layers.size()));
   if (request.place) request.place(loaded);
-  if (request.meta_only) return loaded;
+  if (request.meta_only) {
+    for (const auto& parameter : loaded.model.parameters) {
+      if (!request.device.is_meta() || !parameter->on_stage) continue;
+      if (loaded.model.shards) {
+        loaded.model.shards->store(*parameter, parameter->value);
+      } else {
+        parameter->value = at::empty_like(parameter->value).set_requires_grad(parameter->trained);
+      }
+    }
+    return loaded;
+  }
 
   if (loaded.source) {
     read_weights(loaded, *loaded.source, request.device);

@@ -149,6 +149,7 @@ LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::De
                       std::unique_ptr<Family> family) {
   auto request = model_request(options);
   request.device = device;
+  if (device.is_meta()) request.meta_only = request.random_weights = true;
   request.groups = model_groups(process, options.parallel);
   request.place = [&](LoadedModel& loaded) {
     Problems problems;
@@ -196,14 +197,16 @@ OptimizerGroups optimizer_groups(ProcessContext& process, const RunOptions& opti
 }
 
 std::unique_ptr<Stage> Stage::make(ProcessContext& process, const RunOptions& options,
-                                   const LoadedModel& loaded, at::Device device) {
+                                   const LoadedModel& loaded, at::Device device,
+                                   Forecast forecast) {
   const auto shape = pipeline_shape(options, process.mesh().size(MeshDim::kData));
   if (shape.stages == 1) return nullptr;
   const auto groups = pipeline_groups(process, shape.chunks);
   PipelineSettings settings{.shape = shape,
                             .rank = process.coordinates()[MeshDim::kPipeline],
                             .fields = loaded.family->travelling_fields(),
-                            .device = device};
+                            .device = device,
+                            .forecast = std::move(forecast)};
   return std::unique_ptr<Stage>(
       new Stage(std::move(settings), groups, process.group(kDataGroup | kPipelineGroup), loaded));
 }

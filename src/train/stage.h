@@ -29,6 +29,7 @@ StageCut cut_model(const Family& family, const Model& model, const RunOptions& o
 void place_on_stage(LoadedModel& loaded, const StageCut& cut, int64_t rank);
 
 /// Loads this rank's part of a run's model. The mesh must be set.
+/// On the meta device no weights are read; each parameter of this rank has its size.
 /// @throws as load_model; UsageError for a model that cannot be cut so
 LoadedModel load_part(ProcessContext& process, const RunOptions& options, at::Device device);
 /// The same for a family that is known already.
@@ -49,9 +50,10 @@ std::vector<ParameterList> chunk_parameters(const LoadedModel& loaded, int64_t r
 /// What a training step needs to run this rank's part.
 class Stage {
  public:
-  /// Null with one stage.
+  /// Null with one stage. @param forecast  only in a plan, see PipelineMessages.
   static std::unique_ptr<Stage> make(ProcessContext& process, const RunOptions& options,
-                                     const LoadedModel& loaded, at::Device device);
+                                     const LoadedModel& loaded, at::Device device,
+                                     Forecast forecast = {});
 
   Pipeline& pipeline() { return pipeline_; }
   /// Ranks over which the losses of the last stages add up to that of the step.

@@ -11,6 +11,7 @@
 #include "base/format.h"
 #include "base/trace_scope.h"
 #include "kernels/memory_scope.h"
+#include "kernels/meta_memory.h"
 #include "parallel/parameter_shards.h"
 
 namespace triptych {
@@ -79,9 +80,10 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
   const size_t of_step = numbers.size();
   const bool together = loaded_.groups.shares_pictures_over_data();
   for (size_t i = 0; together && i < counts.size(); ++i) numbers.push_back(counts[i].tokens);
-  const auto sums_here = at::tensor(numbers, at::kDouble).to(settings_.device);
+  const auto counts_here = at::tensor(numbers, at::kDouble);
+  const auto sums_here = counts_here.to(settings_.device);
   data_.all_reduce(sums_here, ReduceOp::kSum, "label counts");
-  const auto sums = sums_here.cpu();
+  const auto sums = sums_here.is_meta() ? counts_here : sums_here.cpu();
   const auto* sum = sums.const_data_ptr<double>();
   computed_ = have_labels(micro_batches);
   for (size_t i = 0; together && i < computed_.size(); ++i) computed_[i] = sum[of_step + i] > 0;
@@ -100,7 +102,7 @@ StepReport TrainStep::run(std::span<const MicroBatch> micro_batches, int64_t ste
     loaded_.groups.context->all_reduce(losses, ReduceOp::kSum, "loss");
   this->losses().all_reduce(losses, ReduceOp::kSum, "loss");
 
-  StepReport report{.loss = losses.item<double>(),
+  StepReport report{.loss = host_value(losses),
                     .label_tokens = static_cast<int64_t>(sum[0]),
                     .input_tokens = static_cast<int64_t>(sum[4]),
                     .samples = static_cast<int64_t>(sum[5]),
@@ -146,7 +148,7 @@ double TrainStep::compute_gradients(std::span<const MicroBatch> micro_batches, i
         run_layers(loaded_.model, flow, settings_.recompute);
       }
       const auto& part = flow.at(loaded_.family->loss_field());
-      loss += part.item<double>();
+      loss += host_value(part);
       const TraceScope trace("backward");
       // Without pictures nothing of a trained vision tower below a frozen text model is reached.
       if (part.requires_grad()) part.backward();
@@ -165,7 +167,7 @@ double TrainStep::compute_in_pipeline(std::span<const MicroBatch> micro_batches,
   double loss = 0;
   work.loss = [&](int64_t /*micro_batch*/, const Flow& flow) {
     const auto& part = flow.at(loaded_.family->loss_field());
-    loss += part.item<double>();
+    loss += host_value(part);
     return part;
   };
   const bool parted = stage_->pipeline().weight_gradients() != nullptr;

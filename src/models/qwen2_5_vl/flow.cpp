@@ -74,11 +74,12 @@ Flow make_flow(const Options& options, std::span<const SampleView> samples,
 
   std::vector<int64_t> feature_places;
   if (groups.shares_pictures_over_data()) {
-    std::vector<int64_t> own_cells(static_cast<size_t>(split ? 0 : cells));
-    std::iota(own_cells.begin(), own_cells.end(), int64_t{0});
-    feature_places = add_shared_pictures(
-        flow, options, Media(samples, options.vision),
-        split ? share.needed[static_cast<size_t>(groups.context_rank())] : own_cells, settings);
+    if (!split) {  // all cells stand among this rank's tokens
+      auto& own_cells = share.needed.emplace_back(static_cast<size_t>(cells));
+      std::iota(own_cells.begin(), own_cells.end(), int64_t{0});
+    }
+    feature_places =
+        add_shared_pictures(flow, options, Media(samples, options.vision), share.needed, settings);
   } else if (!grids.empty()) {
     auto vision = share_vision(grids, options.vision, groups.context_size(), groups.context_rank(),
                                groups.vision_context, groups.balance_vision);
@@ -99,16 +100,17 @@ Flow make_flow(const Options& options, std::span<const SampleView> samples,
   flow.set(field::kCos, cos);
   flow.set(field::kSin, sin);
   if (settings.dropout)
-    flow.set(field::kDropoutKeys, host_tensor(tokens.dropout_keys).to(settings.device));
+    flow.set(field::kDropoutKeys, index_tensor(host_tensor(tokens.dropout_keys), settings.device));
   if (std::any_of(samples.begin(), samples.end(),
                   [](const auto& s) { return !s.labels.empty(); })) {
     add_labels(flow, samples, share.local_row, settings.device);
   }
-  if (settings.all_logits) flow.set(field::kLogitRows, at::arange(count).to(settings.device));
+  if (settings.all_logits)
+    flow.set(field::kLogitRows, index_tensor(at::arange(count), settings.device));
   if (settings.last_logits) {
     std::vector<int64_t> last(tokens.bounds.begin() + 1, tokens.bounds.end());
     for (auto& row : last) --row;
-    flow.set(field::kLogitRows, host_tensor(last).to(settings.device));
+    flow.set(field::kLogitRows, index_tensor(host_tensor(last), settings.device));
   }
   return flow;
 }

@@ -17,6 +17,9 @@
 namespace triptych::qwen2_5_vl {
 
 at::Tensor host_tensor(const std::vector<int64_t>& values);
+/// Index lists of the device. In a plan they stay on the host, where they have values: how many
+/// words are here or there decides about sizes.
+at::Tensor index_tensor(const at::Tensor& host, at::Device device);
 
 /// inv_freq[i] = theta^(-2i / dim) in fp32, in the reference's order of operations.
 at::Tensor inverse_frequencies(double theta, int64_t dim);
@@ -75,10 +78,10 @@ std::vector<int64_t> add_route(Flow& flow, const VisionShare& vision,
 /// balance_vision = "data": the fields of the vision tower, and the route of its features, with
 /// whole pictures shared out over the data and context ranks. All of these take part in every
 /// exchange, whatever they have.
-/// @param needed  own placeholders' cells, in the order of tokens
+/// @param needed  cells that stand among each context rank's tokens, in their order
 /// @return        as add_route
 std::vector<int64_t> add_shared_pictures(Flow& flow, const Options& options, const Media& own,
-                                         const std::vector<int64_t>& needed,
+                                         const std::vector<std::vector<int64_t>>& needed,
                                          const FlowSettings& settings);
 
 /// What is known of each token, of the whole packed row or, after `keep`, of some of it.

@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/grad_mode.h>
 
 #include <algorithm>
+#include <span>
 
 #include "models/qwen2_5_vl/fields.h"
 #include "models/qwen2_5_vl/flow_parts.h"
@@ -22,7 +23,7 @@ std::vector<int64_t> add_route(Flow& flow, const VisionShare& vision,
                                const std::vector<std::vector<int64_t>>& needed, int64_t cells,
                                int64_t rank, const FlowSettings& settings) {
   const auto plan = plan_route(vision.held, needed, cells, rank);
-  flow.set(field::kRouteRows, host_tensor(plan.rows).to(settings.device));
+  flow.set(field::kRouteRows, index_tensor(host_tensor(plan.rows), settings.device));
   flow.set(field::kRouteSend, host_tensor(plan.send));
   flow.set(field::kRouteReceive, host_tensor(plan.receive));
   return plan.arrival;
@@ -57,14 +58,44 @@ std::vector<int64_t> statement(const Media& own, const std::vector<int64_t>& nee
   return list;
 }
 
-Pool gather_pool(const Media& own, const std::vector<int64_t>& needed, const Options& options,
+/// In a plan every data rank has what this one has.
+Lists planned_statements(const Media& own, const Lists& needed, const Group& group,
+                         std::span<const int64_t> siblings) {
+  const auto& members = group.members();
+  Lists lists(members.size());
+  for (size_t first = 0; first < members.size(); ++first) {
+    if (!lists[first].empty()) continue;  // of a data rank that has been
+    for (size_t i = 0; i < siblings.size(); ++i) {
+      const auto rank = members[first] + siblings[i] - siblings[0];
+      const auto member = std::find(members.begin(), members.end(), rank) - members.begin();
+      lists.at(static_cast<size_t>(member)) = statement(own, needed[i], members[first], i == 0);
+    }
+  }
+  return lists;
+}
+
+Lists statements(const Media& own, const Lists& needed, const FlowSettings& settings) {
+  auto& group = *settings.groups.pictures;
+  const std::vector<int64_t> alone{group.members()[static_cast<size_t>(group.rank())]};
+  const auto& siblings =
+      settings.groups.context_size() > 1 ? settings.groups.context->members() : alone;
+  if (settings.device.is_meta()) {
+    auto lists = planned_statements(own, needed, group, siblings);
+    const auto& longest =
+        *std::max_element(lists.begin(), lists.end(),
+                          [](const auto& a, const auto& b) { return a.size() < b.size(); });
+    gather_lists(longest, group, settings.device);  // is counted
+    return lists;
+  }
+  const auto mine = static_cast<size_t>(settings.groups.context_rank());
+  return gather_lists(statement(own, needed[mine], siblings.front(), mine == 0), group,
+                      settings.device);
+}
+
+Pool gather_pool(const Media& own, const Lists& needed, const Options& options,
                  const FlowSettings& settings) {
   auto& group = *settings.groups.pictures;
-  const auto own_rank = group.members()[static_cast<size_t>(group.rank())];
-  const auto first =
-      settings.groups.context_size() > 1 ? settings.groups.context->members().front() : own_rank;
-  const auto lists =
-      gather_lists(statement(own, needed, first, first == own_rank), group, settings.device);
+  const auto lists = statements(own, needed, settings);
   Pool pool{.media = Media(options.vision), .needed = {}, .sibling = {}, .speaker = {}};
   std::vector<int64_t> first_cell(lists.size(), 0);  // of the media a member speaks for
   for (size_t member = 0; member < lists.size(); ++member) {
@@ -118,8 +149,11 @@ at::Tensor exchange_pixels(const Pool& pool, const Media& own, const VisionShare
 
   const at::NoGradGuard no_grad;
   const int64_t F = options.patch_dim(), M = options.cell_patches();
-  const auto sent_PF =
-      own.pixels(mine, static_cast<int64_t>(mine.size()) * M).to(settings.device, settings.dtype);
+  const auto P = static_cast<int64_t>(mine.size()) * M;
+  const auto type = at::TensorOptions(settings.device).dtype(settings.dtype);
+  const auto sent_PF = settings.device.is_meta()
+                           ? at::empty({P, F}, type)
+                           : own.pixels(mine, P).to(settings.device, settings.dtype);
   const auto received_CF = route_rows(sent_PF.view({-1, M * F}),
                                       {.rows = host_tensor(plan.rows).to(settings.device),
                                        .send = plan.send,
@@ -132,7 +166,7 @@ at::Tensor exchange_pixels(const Pool& pool, const Media& own, const VisionShare
 }  // namespace
 
 std::vector<int64_t> add_shared_pictures(Flow& flow, const Options& options, const Media& own,
-                                         const std::vector<int64_t>& needed,
+                                         const std::vector<std::vector<int64_t>>& needed,
                                          const FlowSettings& settings) {
   const auto& group = *settings.groups.pictures;
   const auto pool = gather_pool(own, needed, options, settings);

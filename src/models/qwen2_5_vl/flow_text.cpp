@@ -17,6 +17,10 @@
 
 namespace triptych::qwen2_5_vl {
 
+at::Tensor index_tensor(const at::Tensor& host, at::Device device) {
+  return device.is_meta() ? host : host.to(device);
+}
+
 at::Tensor host_tensor(const std::vector<int64_t>& values) {
   auto result = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
   std::copy(values.begin(), values.end(), result.mutable_data_ptr<int64_t>());
@@ -103,8 +107,8 @@ void add_words(Flow& flow, const TokenLists& tokens, const std::vector<int64_t>&
       order.push_back(static_cast<int64_t>(words.size()) + feature);
     }
   }
-  flow.set(field::kPlainIds, host_tensor(words).to(device));
-  flow.set(field::kOrder, host_tensor(order).to(device));
+  flow.set(field::kPlainIds, index_tensor(host_tensor(words), device));
+  flow.set(field::kOrder, index_tensor(host_tensor(order), device));
 }
 
 void add_labels(Flow& flow, std::span<const SampleView> samples,
@@ -129,8 +133,8 @@ void add_labels(Flow& flow, std::span<const SampleView> samples,
   }
   auto weights_N = at::empty({static_cast<int64_t>(weights.size())}, at::kFloat);
   std::copy(weights.begin(), weights.end(), weights_N.mutable_data_ptr<float>());
-  flow.set(field::kLabelRows, host_tensor(rows).to(device));
-  flow.set(field::kLabels, host_tensor(ids).to(device));
+  flow.set(field::kLabelRows, index_tensor(host_tensor(rows), device));
+  flow.set(field::kLabels, index_tensor(host_tensor(ids), device));
   flow.set(field::kLabelWeights, weights_N.to(device));
 }
 

@@ -29,8 +29,9 @@ Media::Media(std::span<const SampleView> samples, const VisionOptions& options) 
   for (const auto& sample : samples) {
     int64_t patches = 0;  // of the sample
     for (const auto& medium : sample.media) {
-      require(static_cast<int64_t>(medium.rows.size()) == medium.grid.patches() * F_, "grid ",
-              medium.grid.t, " x ", medium.grid.h, " x ", medium.grid.w, " needs ", F_,
+      require(medium.rows.empty() ||
+                  static_cast<int64_t>(medium.rows.size()) == medium.grid.patches() * F_,
+              "grid ", medium.grid.t, " x ", medium.grid.h, " x ", medium.grid.w, " needs ", F_,
               " values a patch, got ", medium.rows.size(), " values");
       add({medium.grid, medium.rows, sample.index, patches});
       patches += medium.grid.patches();
@@ -39,6 +40,9 @@ Media::Media(std::span<const SampleView> samples, const VisionOptions& options) 
 }
 
 at::Tensor Media::pixels(const std::vector<int64_t>& cells, int64_t P) const {
+  for (const auto& medium : list_) {
+    require(!medium.rows.empty(), "a picture or video of sample ", medium.sample, " has no pixels");
+  }
   auto pixels_PF = at::empty({P, F_}, at::kFloat);
   auto* out = pixels_PF.mutable_data_ptr<float>();
   auto* const end = out + pixels_PF.numel();
@@ -104,7 +108,11 @@ void add_vision(Flow& flow, const VisionOptions& options, const Media& media, Vi
   if (pixels_PF.defined()) {
     flow.set(field::kPixels, at::constant_pad_nd(pixels_PF, {0, 0, 0, P - pixels_PF.size(0)}));
   } else if (settings.pixels) {
-    flow.set(field::kPixels, media.pixels(share.cells, P).to(settings.device, settings.dtype));
+    const auto type = at::TensorOptions(settings.device).dtype(settings.dtype);
+    flow.set(field::kPixels,
+             settings.device.is_meta()
+                 ? at::empty({P, options.patch_dim()}, type)
+                 : media.pixels(share.cells, P).to(settings.device, settings.dtype));
   }
 
   // Half of the head dim turns with the row, half with the column; the tables follow the windows'
@@ -119,8 +127,8 @@ void add_vision(Flow& flow, const VisionOptions& options, const Media& media, Vi
   const auto angles_PK = at::cat({ordered, ordered}, 1);
   flow.set(field::kVisionCos, at::cos(angles_PK).to(settings.device));
   flow.set(field::kVisionSin, at::sin(angles_PK).to(settings.device));
-  flow.set(field::kWindowIndex, window_index.to(settings.device));
-  flow.set(field::kReverseIndex, host_tensor(index.reverse_index).to(settings.device));
+  flow.set(field::kWindowIndex, index_tensor(window_index, settings.device));
+  flow.set(field::kReverseIndex, index_tensor(host_tensor(index.reverse_index), settings.device));
   flow.set(field::kWindowBounds, host_tensor(index.cu_window_seqlens));
   flow.set(field::kFrameBounds, host_tensor(index.cu_seqlens));
   if (share.split == VisionSplit::kWindows)
@@ -129,7 +137,7 @@ void add_vision(Flow& flow, const VisionOptions& options, const Media& media, Vi
   if (settings.dropout) {
     const auto keys = media.dropout_keys(share.cells, P, *settings.dropout);
     flow.set(field::kVisionDropoutKeys,
-             in_windows(keys.unsqueeze(1)).squeeze(1).to(settings.device));
+             index_tensor(in_windows(keys.unsqueeze(1)).squeeze(1), settings.device));
   }
 }
 

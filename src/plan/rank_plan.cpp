@@ -1,0 +1,208 @@
+#include "plan/rank_plan.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "kernels/memory_scope.h"
+#include "parallel/parameter_shards.h"
+#include "train/run_layers.h"
+#include "train/run_setup.h"
+#include "train/stage.h"
+#include "train/train_step.h"
+
+namespace triptych {
+
+namespace {
+
+ProcessOptions planned_process(const RunOptions& options) {
+  auto process = process_options(options);
+  process.planned = true;
+  return process;
+}
+
+FlowRequest flow_request(const RunOptions& options, const LoadedModel& loaded) {
+  return {.device = at::kMeta,
+          .dtype = compute_type(options),
+          .dropout = loaded.lora && loaded.lora->dropout > 0,
+          .groups = loaded.groups};
+}
+
+/// Whether two micro-batches make tensors of the same sizes.
+bool alike(const MicroBatch& a, const MicroBatch& b) {
+  const auto same = [](const Sample& x, const Sample& y) {
+    return x.tokens == y.tokens && x.labels == y.labels &&
+           std::ranges::equal(x.media, y.media, {}, &MediaPatches::grid, &MediaPatches::grid);
+  };
+  return std::ranges::equal(a.rows, b.rows, [&](const Row& x, const Row& y) {
+    return std::ranges::equal(x.samples, y.samples, same);
+  });
+}
+
+/// What comes to each virtual stage: the forward pass of all layers, of which this rank has the
+/// sizes, says it.
+Forecast forecast_messages(const RunOptions& options, const LoadedModel& loaded,
+                           const std::vector<MicroBatch>& micro_batches) {
+  if (loaded.cut.stages == 1) return {};
+  using OfStages = std::vector<std::vector<MessageField>>;
+  std::vector<std::shared_ptr<OfStages>> messages;  // by micro-batch
+  const auto fields = loaded.family->travelling_fields();
+  for (const auto& p : loaded.model.parameters) {
+    if (!p->on_stage) p->value.set_requires_grad(p->trained);
+  }
+  for (size_t i = 0; i < micro_batches.size(); ++i) {
+    if (i > 0 && alike(micro_batches[i], micro_batches[i - 1])) {
+      messages.push_back(messages.back());
+      continue;
+    }
+    messages.push_back(std::make_shared<OfStages>());
+    auto flow = loaded.family->make_flow(micro_batches[i], {}, flow_request(options, loaded));
+    const auto& bounds = loaded.cut.bounds;
+    for (size_t stage = 0; stage + 1 < bounds.size(); ++stage) {
+      auto& message = messages.back()->emplace_back();
+      for (const auto& name : fields) {
+        const auto& value = flow.get(name);
+        MessageField field;
+        if (value.defined())
+          field = {true, value.requires_grad(), {value.sizes().vec(), value.scalar_type()}};
+        message.push_back(std::move(field));
+      }
+      run_layers(loaded.model, {bounds[stage], bounds[stage + 1]}, flow);
+    }
+  }
+  if (loaded.model.shards) loaded.model.shards->release_all();
+  return [messages = std::move(messages)](int64_t stage, int64_t micro_batch) {
+    return messages.at(static_cast<size_t>(micro_batch))->at(static_cast<size_t>(stage));
+  };
+}
+
+/// Of a layer's products, those that are computed twice. Attention's grow with the square of a
+/// sample's length: without them the layer costs as if all samples were short.
+double recomputed_share(const LayerRecompute& how, const Layer& layer, const FlowSize& size) {
+  auto short_samples = size;
+  short_samples.mean_square_length = short_samples.mean_square_frame_patches = 0;
+  const double all = layer.cost(size).forward_flop;
+  const double attention = 1 - layer.cost(short_samples).forward_flop / std::max(all, 1.0);
+  if (how.again) return how.keep_attention ? 1 - attention : 1;
+  // Of the rest a third is projections (query, key, value, output), the other two the MLP's.
+  const auto has = [&](std::string_view name) {
+    const auto& modules = how.memory.modules;
+    return std::find(modules.begin(), modules.end(), name) != modules.end();
+  };
+  double share = has("attention") ? attention : 0;
+  share += has("mlp") ? (1 - attention) * 2 / 3 : 0;
+  return share;
+}
+
+/// By the layers' own counts, shared out evenly over the ranks that cut a layer.
+std::vector<ChunkWork> count_work(const RecomputePlan& recompute, const LoadedModel& loaded,
+                                  const MicroBatch& batch, int64_t stage, int64_t ranks) {
+  const auto size = loaded.family->flow_size(batch);
+  std::vector<ChunkWork> chunks(static_cast<size_t>(loaded.cut.chunks));
+  bool gradients_pass = false;
+  for (size_t i = 0; i < loaded.model.layers.size(); ++i) {
+    const auto& layer = *loaded.model.layers[i];
+    const double flop = layer.cost(size).forward_flop / static_cast<double>(ranks);
+    bool weights = false, trained = false;
+    for (const auto& p : layer.parameters()) {
+      trained = trained || p->trained;
+      weights = weights || (p->trained && p->name.find(".lora_") == std::string::npos);
+    }
+    const int64_t virtual_stage = loaded.cut.stage_of(static_cast<int64_t>(i));
+    if (virtual_stage % loaded.cut.stages == stage) {
+      auto& work = chunks[static_cast<size_t>(virtual_stage / loaded.cut.stages)];
+      work.forward += flop;
+      work.backward_input += gradients_pass ? flop : 0;
+      work.backward_weight += weights ? flop : 0;
+      if (!recompute.empty() && (gradients_pass || trained))
+        work.recomputed += flop * recomputed_share(recompute.of(i), layer, size);
+    }
+    gradients_pass = gradients_pass || trained;
+  }
+  return chunks;
+}
+
+}  // namespace
+
+MicroBatch typical_micro_batch(const RunOptions& options, const Family& family) {
+  MicroBatch batch;
+  for (int64_t i = 0; i < options.train.micro_batch; ++i)
+    batch.rows.push_back(family.typical_row(options.data.max_length));
+  return batch;
+}
+
+RankPlan plan_rank(const RunOptions& options, const MeshShape& mesh, int64_t processes,
+                   int64_t rank, const std::vector<MicroBatch>& micro_batches,
+                   int64_t ranks_per_host) {
+  MetaMemory memory(options.device == DeviceKind::kCpu ? MetaKernels::kCpu : MetaKernels::kFused);
+  ProcessContext process({.rank = rank,
+                          .world_size = processes,
+                          .local_rank = rank % ranks_per_host,
+                          .local_world_size = std::min(ranks_per_host, processes)},
+                         planned_process(options));
+  process.set_mesh(mesh);
+  RankPlan plan{.rank = rank, .place = process.coordinates()};
+
+  const auto loaded = [&] {
+    const MemoryScope scope(MemoryPhase::kLoad);
+    return load_part(process, options, at::kMeta);
+  }();
+  const auto forecast = forecast_messages(options, loaded, micro_batches);
+  for (const auto& p : loaded.model.parameters) {
+    if (p->on_stage) {
+      plan.parameters += p->value.numel();
+    } else {
+      forget_planned_memory(p->value);
+    }
+  }
+  memory.restart();
+  const auto groups = optimizer_groups(process, options, loaded);
+  ShardedOptimizer optimizer(loaded.model.parameters, adamw_settings(options.optimizer),
+                             sharding_settings(options), groups);
+  plan.start_bytes = memory.peak().total();
+  const auto stage = Stage::make(process, options, loaded, at::kMeta, forecast);
+  const auto settings = step_settings(options, loaded, at::kMeta);
+  TrainStep step(loaded, optimizer, process.group({MeshDim::kData}), settings, stage.get());
+
+  plan.chunks = count_work(settings.recompute, loaded, micro_batches.front(),
+                           plan.place[MeshDim::kPipeline], mesh.tensor * mesh.context);
+
+  memory.restart();
+  process.clear_traffic();
+  step.run(micro_batches, /*step=*/1, options.optimizer.lr);
+  plan.memory = memory.peak();
+  plan.made_bytes = memory.allocated_bytes();
+  plan.made_tensors = memory.allocations();
+  plan.traffic = process.traffic();
+  return plan;
+}
+
+RankPlan plan_rank(const RunOptions& options, const MeshShape& mesh, int64_t processes,
+                   int64_t rank, const MicroBatch& micro_batch, int64_t count,
+                   int64_t ranks_per_host) {
+  const auto run = [&](int64_t micro_batches) {
+    return plan_rank(options, mesh, processes, rank,
+                     std::vector<MicroBatch>(static_cast<size_t>(micro_batches), micro_batch),
+                     ranks_per_host);
+  };
+  // Whole groups of the interleaved schedule, and twice as many as a 1F1B pipeline ever has in
+  // flight: in the second half gradients are there beside all activations.
+  const auto shape = pipeline_shape(options, 1);
+  const int64_t group = shape.stages == 1 ? 1 : shape.group_size();
+  const int64_t some = count % group + group;
+  if (count <= some + group) return run(count);
+  const auto less = run(some), more = run(some + group);
+  const auto extend = [&](int64_t a, int64_t b) { return a + (b - a) * ((count - some) / group); };
+  auto plan = more;
+  plan.made_bytes = extend(less.made_bytes, more.made_bytes);
+  plan.made_tensors = extend(less.made_tensors, more.made_tensors);
+  for (auto& [key, traffic] : plan.traffic) {
+    const auto it = less.traffic.find(key);
+    const auto before = it == less.traffic.end() ? Traffic() : it->second;
+    traffic.calls = extend(before.calls, traffic.calls);
+    traffic.bytes = extend(before.bytes, traffic.bytes);
+  }
+  return plan;
+}
+
+}  // namespace triptych

@@ -1,0 +1,57 @@
+#pragma once
+
+// One rank's training step without the other ranks and without values: the program that `train`
+// runs, on the meta device, with collectives that are counted instead of sent.
+
+#include <cstdint>
+#include <vector>
+
+#include "data/sample.h"
+#include "kernels/meta_memory.h"
+#include "parallel/collective_log.h"
+#include "parallel/mesh.h"
+#include "train/family.h"
+#include "train/run_options.h"
+
+namespace triptych {
+
+/// Model flop of one micro-batch in one chunk on this rank; what recompute adds apart.
+struct ChunkWork {
+  double forward = 0, backward_input = 0, backward_weight = 0, recomputed = 0;
+};
+
+/// What is known of a rank before it runs.
+struct RankPlan {
+  int64_t rank = 0;
+  MeshCoordinates place;
+  MemoryUse memory;         ///< when most is in use during a step
+  int64_t start_bytes = 0;  ///< the most in use before the first step (weights move into buckets)
+  TrafficTable traffic;     ///< of one optimizer step
+  int64_t parameters = 0;   ///< elements that this rank holds, before sharding
+  /// Made by operators during the step: what memory bandwidth and kernel launches are spent on.
+  int64_t made_bytes = 0, made_tensors = 0;
+  std::vector<ChunkWork> chunks;  ///< of its pipeline stage; one without a pipeline
+
+  int64_t total_bytes() const { return memory.total(); }
+};
+
+/// Rows of `data.max_length` tokens, half of them pictures: what a plan assumes of the data.
+MicroBatch typical_micro_batch(const RunOptions& options, const Family& family);
+
+/// Runs one step of rank `rank` of `processes`.
+/// @param mesh           from check_layout
+/// @param micro_batches  of this rank; pictures may be without pixels. The same number as in
+///   training, unless it is only memory that is asked for.
+/// @param ranks_per_host what `zero_group = "host"` goes by
+/// @throws what the training run would throw before its first step
+RankPlan plan_rank(const RunOptions& options, const MeshShape& mesh, int64_t processes,
+                   int64_t rank, const std::vector<MicroBatch>& micro_batches,
+                   int64_t ranks_per_host = 8);
+
+/// The same over `count` equal micro-batches. Beyond some, memory has reached its peak and each
+/// further group adds the same exchanges: those of a longer step follow from two short ones.
+RankPlan plan_rank(const RunOptions& options, const MeshShape& mesh, int64_t processes,
+                   int64_t rank, const MicroBatch& micro_batch, int64_t count,
+                   int64_t ranks_per_host = 8);
+
+}  // namespace triptych

@@ -1,0 +1,40 @@
+#pragma once
+
+// `triptych plan`: all ranks of a run.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "parallel/schedule.h"
+#include "plan/rank_plan.h"
+
+namespace triptych {
+
+struct RunPlan {
+  std::string model;
+  int64_t processes = 1;
+  int64_t parameters = 0, trained = 0;  ///< of the whole model
+  int64_t micro_batches = 1;            ///< of a rank's step
+  PipelineShape pipeline;
+  int64_t micro_batch_tokens = 0;
+  double step_flop = 0, step_tokens = 0;  ///< model flop and tokens of a step over all ranks
+  MeshShape mesh;
+  std::vector<RankPlan> ranks;
+};
+
+/// A run that reads no weights: of the model folder only its config.json, and not even that where
+/// the folder is not there and a preset says the sizes.
+RunOptions without_weights(RunOptions options);
+
+/// Plans a run over typical micro-batches. Ranks that differ only in their place among data ranks
+/// (and, in larger runs, among tensor ranks) run the same program: it is run once for all of them.
+/// @param rank  only this one
+/// @throws UsageError for a mesh that cannot be, with the arithmetic; as load_model
+RunPlan plan_run(const RunOptions& options, int64_t processes, std::optional<int64_t> rank = {},
+                 int64_t ranks_per_host = 8);
+/// Only the first rank of every pipeline stage, and of stages between the second and the last none:
+/// they are taken for the second, which keeps more micro-batches than they do.
+RunPlan plan_stages(const RunOptions& options, int64_t processes, int64_t ranks_per_host = 8);
+
+}  // namespace triptych

@@ -1,0 +1,50 @@
+#pragma once
+
+// `plan --suggest`: layouts that fit into the memory of a number of devices, the fastest first.
+
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "plan/cost_model.h"
+
+namespace triptych {
+
+struct SuggestRequest {
+  int64_t devices = 1;
+  int64_t memory_bytes = 0;  ///< of a device
+  double share = 0.92;       ///< of it that a plan may fill: the rest is the driver's and fragments
+  size_t count = 3;          ///< layouts to find
+  size_t most_plans = 32;    ///< layouts to run at most
+};
+
+struct Suggestion {
+  RunOptions options;  ///< with this layout
+  RunPlan plan;        ///< of one rank of every stage
+  StepTime time;
+  int64_t bytes = 0;  ///< of the fullest rank
+  bool fits = false;
+  std::string name;  ///< "tensor 2, pipeline 4, data 8, recompute full"
+  std::string why;   ///< it does not fit, or what most of its time goes into
+};
+
+struct Suggestions {
+  std::vector<Suggestion> fitting;  ///< the fastest first
+  std::vector<Suggestion> others;   ///< that were run and do not fit, the smallest first
+  int64_t tried = 0;                ///< layouts run
+  int64_t left_out = 0;             ///< slower at best than those found, or too large at least
+  int64_t impossible = 0;           ///< that break a rule
+};
+
+/// Layouts are tried in the order of the least time they could take; the search ends when none of
+/// the rest could be faster than those found.
+Suggestions suggest(const RunOptions& options, const Machine& machine,
+                    const SuggestRequest& request);
+
+/// The sections to paste into the run file.
+std::string layout_toml(const RunOptions& options);
+std::string suggestions_text(const Suggestions& found, const Machine& machine,
+                             const SuggestRequest& request);
+Json suggestions_json(const Suggestions& found);
+
+}  // namespace triptych

@@ -1,0 +1,299 @@
+// The planner against real runs: what each rank exchanges must be what was planned, call by call
+// and byte by byte, and the most memory in tensors within 10 %.
+
+#include <gmock/gmock.h>
+
+#include <sstream>
+
+#include "base/files.h"
+#include "base/format.h"
+#include "kernels/cpu_allocator.h"
+#include "kernels/memory_ledger.h"
+#include "models/qwen2_5_vl/options.h"
+#include "parallel/launch_environment.h"
+#include "plan/run_plan.h"
+#include "ranks.h"
+#include "tiny_qwen.h"
+#include "train/run_layout.h"
+#include "train/run_setup.h"
+#include "train/stage.h"
+
+namespace triptych {
+namespace {
+
+namespace fs = std::filesystem;
+using testing_ranks::TemporaryFolder;
+
+constexpr const char* kRunFile = R"(
+output = "run"
+seed = 3
+threads = 1
+[model]
+path = "model"
+weights = "random"
+precision = "bf16"
+[[data.train]]
+path = "unused.jsonl"
+[data]
+max_length = 768
+[train]
+steps = 2
+global_batch = 8
+micro_batch = 1
+[optimizer]
+lr = 1e-3
+[log]
+tensorboard = false
+)";
+
+/// Large enough that activations and weights both count, small enough for a second a step.
+void write_medium_qwen(const fs::path& folder, bool tied) {
+  auto options = qwen2_5_vl::preset("qwen2_5_vl_3b");
+  auto& vision = options.vision;
+  vision.depth = 4;
+  vision.hidden_size = 128;
+  vision.out_hidden_size = 256;
+  vision.intermediate_size = 352;
+  vision.num_heads = 4;
+  vision.fullatt_block_indexes = {1, 3};
+  auto& text = options.text;
+  text.vocab_size = 4096;
+  text.hidden_size = 256;
+  text.intermediate_size = 704;
+  text.num_hidden_layers = 6;
+  text.num_attention_heads = 4;
+  text.num_key_value_heads = 2;
+  text.mrope_section = {8, 12, 12};
+  text.tie_word_embeddings = tied;
+  options.ids.image = 4090;
+  options.ids.video = 4091;
+  options.ids.vision_start = 4092;
+  options.ids.vision_end = 4093;
+  fs::create_directories(folder);
+  write_file_atomically(folder / "config.json", dump_json(qwen2_5_vl::make_config(options)));
+}
+
+/// What data rank `data_rank` reads in a step: rows of the tiny stream, very unequal, or full ones.
+std::vector<MicroBatch> micro_batches_of(const RunOptions& options, const Mesh& mesh,
+                                         int64_t data_rank, const Json& config) {
+  const bool tiny = config.at("tiny").get<bool>();
+  if (config.at("same").get<bool>()) data_rank = 0;
+  const BatchPlan plan{options.train.global_batch, options.train.micro_batch,
+                       mesh.size(MeshDim::kData)};
+  const auto family = read_family(model_request(options));
+  std::vector<MicroBatch> batches(static_cast<size_t>(plan.micro_batches()));
+  for (int64_t m = 0; m < plan.micro_batches(); ++m) {
+    auto& rows = batches[static_cast<size_t>(m)].rows;
+    if (tiny) {
+      rows.push_back(tiny_row(plan.sample({data_rank, m, 0})));
+      continue;
+    }
+    rows = typical_micro_batch(options, *family).rows;
+    for (auto& row : rows) {
+      for (auto& sample : row.samples) {
+        for (auto& medium : sample.media)
+          medium.rows.assign(static_cast<size_t>(medium.grid.patches() * 1176), 0.1F);
+      }
+    }
+  }
+  return batches;
+}
+
+RunOptions read_options(const Json& config) {
+  const fs::path folder = config.at("folder").get<std::string>();
+  return read_run_options({.file = folder / "run.toml",
+                           .environment = nullptr,
+                           .assignments = config.at("set").get<std::vector<std::string>>()})
+      .options;
+}
+
+int plan_rank_scenario(const Json& config) {
+  const auto options = read_options(config);
+  ProcessContext process(read_launch_environment(), process_options(options));
+  process.set_mesh(check_layout(options, process.world_size()).mesh);
+  const auto before = memory_totals();
+  const auto loaded = load_part(process, options, at::kCPU);
+  ShardedOptimizer optimizer(loaded.model.parameters, adamw_settings(options.optimizer),
+                             sharding_settings(options),
+                             optimizer_groups(process, options, loaded));
+  const auto stage = Stage::make(process, options, loaded, at::kCPU);
+  TrainStep step(loaded, optimizer, process.group({MeshDim::kData}),
+                 step_settings(options, loaded, at::kCPU), stage.get());
+  const auto batches =
+      micro_batches_of(options, process.mesh(), process.coordinates()[MeshDim::kData], config);
+  reset_memory_peak();  // the most of both steps: what a run needs
+  step.run(batches, 1, 1e-3);
+  process.clear_traffic();
+  step.run(batches, 2, 1e-3);
+  Json traffic = Json::array();
+  for (const auto& [key, t] : process.traffic())
+    traffic.push_back({key.first, key.second, t.ranks, t.calls, t.bytes});
+  const auto most = memory_peak();
+  Json kinds;
+  for (size_t i = 0; i < kMemoryKinds; ++i)
+    kinds[std::string(kMemoryKindNames[i])] = most.by_kind[i] - before.by_kind[i];
+  const fs::path folder = config.at("folder").get<std::string>();
+  write_file_atomically(
+      folder / fmt::format("rank_{}.json", process.rank()),
+      dump_json(Json{{"traffic", traffic}, {"peak", most.bytes - before.bytes}, {"kinds", kinds}}));
+  process.close();
+  return 0;
+}
+
+struct Case {
+  std::string name;
+  int processes = 1;
+  std::string set;
+  /// Data ranks have the same samples: a rank's plan then knows what the others have.
+  bool same_rows = false;
+  bool tied = false;  ///< embedding and head are one tensor
+};
+
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
+/// Runs the case and returns its configuration, with a file of each rank in its folder.
+Json run_case(const Case& c, const TemporaryFolder& folder, bool tiny) {
+  if (tiny) {
+    fs::create_directories(folder / "model");
+    write_tiny_qwen(folder / "model", {.tied = c.tied});
+  } else {
+    write_medium_qwen(folder / "model", c.tied);
+  }
+  write_file_atomically(folder / "run.toml", kRunFile);
+  Json set = Json::array();
+  std::istringstream words(c.set);
+  for (std::string word; words >> word;) set.push_back(word);
+  set.push_back("model.path=" + (folder / "model").string());
+  const Json config{
+      {"folder", folder.path().string()}, {"set", set}, {"tiny", tiny}, {"same", c.same_rows}};
+  const auto started = testing_ranks::run_ranks(c.processes, "plan", config, 120);
+  for (const auto& end : started.ranks) EXPECT_EQ(end.status, 0) << end.output;
+  return config;
+}
+
+class Planned : public testing::TestWithParam<Case> {};
+
+RankPlan plan_of(const Json& config, int processes, int64_t rank) {
+  const auto options = without_weights(read_options(config));
+  const auto mesh = check_layout(options, processes).mesh;
+  const Mesh ranks(processes, mesh);
+  return plan_rank(
+      options, mesh, processes, rank,
+      micro_batches_of(options, ranks, ranks.coordinates(rank)[MeshDim::kData], config));
+}
+
+TEST_P(Planned, ExchangesAreThoseOfARealRun) {
+  const auto& c = GetParam();
+  const TemporaryFolder folder;
+  const auto config = run_case(c, folder, /*tiny=*/true);
+  for (int64_t rank = 0; rank < c.processes; ++rank) {
+    const auto plan = plan_of(config, c.processes, rank);
+    Json planned = Json::array();
+    for (const auto& [key, t] : plan.traffic)
+      planned.push_back({key.first, key.second, t.ranks, t.calls, t.bytes});
+    EXPECT_EQ(planned, read_json(folder / fmt::format("rank_{}.json", rank)).at("traffic"))
+        << "rank " << rank;
+  }
+}
+
+TEST_P(Planned, MemoryIsThatOfARealRun) {
+  const auto& c = GetParam();
+  const TemporaryFolder folder;
+  const auto config = run_case(c, folder, /*tiny=*/false);
+  for (int64_t rank = 0; rank < c.processes; ++rank) {
+    const auto plan = plan_of(config, c.processes, rank);
+    const auto real = read_json(folder / fmt::format("rank_{}.json", rank));
+    const auto measured = real.at("peak").get<double>();
+    const auto planned = static_cast<double>(plan.total_bytes());
+    fmt::print("{:<28} rank {}: planned {:.2f} MiB, measured {:.2f} MiB, {:+.1f} %\n", c.name, rank,
+               planned / 1048576, measured / 1048576, 100 * (planned / measured - 1));
+    EXPECT_NEAR(planned / measured, 1, 0.1)
+        << c.name << ", rank " << rank << ": planned " << testing::PrintToString(plan.memory.bytes)
+        << " parameters, gradients, optimizer, activations, buffers; measured "
+        << dump_json(real.at("kinds"));
+  }
+}
+
+const std::string kSp = "parallel.tensor=2 parallel.sequence=true ";
+const std::string kPp = "parallel.pipeline=2 ";
+
+INSTANTIATE_TEST_SUITE_P(
+    Layouts, Planned,
+    testing::Values(
+        Case{"one process", 1, ""}, Case{"one process, fp32", 1, "model.precision=fp32"},
+        Case{"one process, recompute", 1, "recompute.policy=full"}, Case{"data 2", 2, ""},
+        Case{"data 2, zero 0", 2, "parallel.zero=0"}, Case{"tensor 2", 2, "parallel.tensor=2"},
+        Case{"tensor 2, sequence, data 2", 4, kSp},
+        Case{
+            "tensor 2, lora", 2,
+            R"(parallel.tensor=2 model.lora.rank=4 model.lora.dropout=0.2 model.lora.targets=["q_proj","up_proj","down_proj"])"},
+        Case{"pipeline 2", 2, kPp}, Case{"pipeline 2, virtual 2", 2, kPp + "parallel.virtual=2"},
+        Case{"pipeline 2, zero bubble", 2, kPp + "parallel.schedule=zb_h1"},
+        Case{"pipeline 2, frozen vision, data 2", 4, kPp + R"(model.freeze=["vision"])"},
+        Case{"ulysses 2", 2, "parallel.context=2"},
+        Case{"ring 2", 2, "parallel.context=2 parallel.context_algorithm=ring"},
+        Case{"tensor 2, ring 2, recompute", 4,
+             kSp + "parallel.context=2 parallel.context_algorithm=ring recompute.policy=full"},
+        Case{"hybrid 4", 4,
+             "parallel.context=4 parallel.context_algorithm=hybrid parallel.ulysses_degree=2"},
+        Case{"dsp vision 2", 2, "parallel.context=2 parallel.vision_context=dsp"},
+        Case{"pictures over data 2", 2, "parallel.balance_vision=data", true},
+        Case{"pictures over data 2, ring 2", 4,
+             "parallel.balance_vision=data parallel.context=2 parallel.context_algorithm=ring",
+             true},
+        Case{"zero 2", 2, "parallel.zero=2"}, Case{"zero 3", 2, "parallel.zero=3"},
+        Case{"zero 3, groups of 2", 4, "parallel.zero=3 parallel.zero_group=2"},
+        Case{"zero 2, pipeline 2", 4, kPp + "parallel.zero=2"},
+        Case{"zero 3, pipeline 2, zero bubble", 4, kPp + "parallel.zero=3 parallel.schedule=zb_h1"},
+        Case{"zero 3, tensor 2", 4, kSp + "parallel.zero=3"},
+        Case{"recompute in groups, zero 3", 2,
+             "parallel.zero=3 recompute.policy=full recompute.method=uniform recompute.layers=2"},
+        Case{"recompute, attention kept", 1, "recompute.policy=full recompute.keep_attention=true"},
+        Case{"recompute of pieces", 1,
+             R"(recompute.policy=selective recompute.modules=["norm","mlp_act","qkv_rope"])"},
+        Case{"recompute of mlp and attention", 1,
+             R"(recompute.policy=selective recompute.modules=["mlp","attention"])"},
+        Case{"one process, tied head", 1, "", false, true},
+        Case{"data 2, zero 2, tied head", 2, "parallel.zero=2", false, true},
+        Case{"pipeline 2, tied head", 2, kPp, false, true},
+        Case{"offload", 1, "recompute.offload=true recompute.offload_min_bytes=65536"}),
+    [](const auto& c) {
+      std::string name;
+      for (const char x : c.param.name) name += std::isalnum(x) != 0 ? x : '_';
+      return name;
+    });
+
+TEST(Plan, LongStepsFollowFromShortOnes) {
+  const TemporaryFolder folder;
+  write_medium_qwen(folder / "model", /*tied=*/false);
+  write_file_atomically(folder / "run.toml", kRunFile);
+  struct Layout {
+    std::string set;
+    size_t count;  // of micro-batches; a whole number of groups where chunks interleave
+  };
+  for (const auto& [layout, count] :
+       {Layout{"parallel.pipeline=1", 11}, Layout{"parallel.pipeline=2", 11},
+        Layout{"parallel.virtual=2", 10}, Layout{"parallel.schedule=zb_h1", 11},
+        Layout{"parallel.zero=2", 11}, Layout{"parallel.zero=3", 11}}) {
+    Json set{"model.path=" + (folder / "model").string(),
+             fmt::format("train.global_batch={}", 2 * count), "parallel.pipeline=2", layout};
+    const auto options =
+        without_weights(read_options({{"folder", folder.path().string()}, {"set", set}}));
+    const auto mesh = check_layout(options, 2 * options.parallel.pipeline).mesh;
+    const auto family = read_family(model_request(options));
+    const auto batch = typical_micro_batch(options, *family);
+    const auto run = plan_rank(options, mesh, 4, 0, std::vector<MicroBatch>(count, batch));
+    const auto followed = plan_rank(options, mesh, 4, 0, batch, static_cast<int64_t>(count));
+    EXPECT_EQ(run.memory.bytes, followed.memory.bytes) << layout;
+    EXPECT_EQ(run.traffic, followed.traffic) << layout;
+  }
+}
+
+}  // namespace
+}  // namespace triptych
+
+int main(int argc, char** argv) {
+  triptych::install_cpu_allocator();
+  triptych::testing_ranks::add_scenario("plan", triptych::plan_rank_scenario);
+  return triptych::testing_ranks::run_main(argc, argv);
+}
