@@ -59,21 +59,24 @@ if(TRIPTYCH_CUDA)
     message(FATAL_ERROR "TRIPTYCH_CUDA needs a CUDA build of torch; ${TRIPTYCH_TORCH} holds ${TRIPTYCH_TORCH_VERSION}")
   endif()
   # The headers come with the wheels that torch depends on, beside it, or with an installed toolkit;
-  # the wheels spread them: the runtime's compiler part is one of its own (nvidia-cuda-crt).
+  # the wheels spread them: the runtime's compiler part and libcu++ are of their own (nvidia-cuda-crt, nvidia-cuda-cccl).
   cmake_path(GET TRIPTYCH_TORCH PARENT_PATH packages)
   find_program(TRIPTYCH_NVCC nvcc)
   file(REAL_PATH "${TRIPTYCH_NVCC}" nvcc)
   cmake_path(GET nvcc PARENT_PATH toolkit)
-  find_path(TRIPTYCH_CUDA_INCLUDE crt/host_config.h
-    HINTS ${packages}/nvidia/cu13/include $ENV{CUDA_HOME}/include ${toolkit}/../include /usr/local/cuda/include)
+  set(hints ${packages}/nvidia/cu13/include $ENV{CUDA_HOME}/include ${toolkit}/../include /usr/local/cuda/include)
+  find_path(TRIPTYCH_CUDA_INCLUDE crt/host_config.h HINTS ${hints})
+  find_path(TRIPTYCH_CCCL_INCLUDE nv/target HINTS ${hints})
   find_path(TRIPTYCH_NCCL_INCLUDE nccl.h
     HINTS ${packages}/nvidia/nccl/include $ENV{NCCL_HOME}/include ${TRIPTYCH_CUDA_INCLUDE})
-  if(NOT TRIPTYCH_CUDA_INCLUDE OR NOT TRIPTYCH_NCCL_INCLUDE)
-    message(FATAL_ERROR "the headers of the CUDA runtime and of NCCL are needed (crt/host_config.h: "
-      "${TRIPTYCH_CUDA_INCLUDE}, nccl.h: ${TRIPTYCH_NCCL_INCLUDE}); install nvidia-cuda-crt and nvidia-nccl-cu13 "
-      "beside torch, or pass -DTRIPTYCH_CUDA_INCLUDE=... -DTRIPTYCH_NCCL_INCLUDE=...")
+  if(NOT TRIPTYCH_CUDA_INCLUDE OR NOT TRIPTYCH_CCCL_INCLUDE OR NOT TRIPTYCH_NCCL_INCLUDE)
+    message(FATAL_ERROR "the headers of the CUDA runtime, of libcu++ and of NCCL are needed (crt/host_config.h: "
+      "${TRIPTYCH_CUDA_INCLUDE}, nv/target: ${TRIPTYCH_CCCL_INCLUDE}, nccl.h: ${TRIPTYCH_NCCL_INCLUDE}); install nvidia-cuda-crt, "
+      "nvidia-cuda-cccl and nvidia-nccl-cu13 beside torch, or pass -DTRIPTYCH_CUDA_INCLUDE=... -DTRIPTYCH_CCCL_INCLUDE=... "
+      "-DTRIPTYCH_NCCL_INCLUDE=...")
   endif()
-  set(cuda_includes ${TRIPTYCH_CUDA_INCLUDE})
+  set(cuda_includes ${TRIPTYCH_CUDA_INCLUDE} ${TRIPTYCH_CCCL_INCLUDE})
+  list(REMOVE_DUPLICATES cuda_includes)
   if(EXISTS ${packages}/nvidia/cu13/include)
     list(PREPEND cuda_includes ${packages}/nvidia/cu13/include)
   endif()
