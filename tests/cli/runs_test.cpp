@@ -126,11 +126,11 @@ TEST_F(Runs, GoesOnBitByBit) {
 TEST_F(Runs, SignalSavesAndEndsWith75) {
   train(run_file("whole", "", "weights = \"random\""), "--set train.steps=120");
   const auto file = run_file("stopped");
-  const auto outcome =
-      run(fmt::format("train {} --set train.steps=120", file.string()),
-          fmt::format("{{}} & pid=$!; until grep -qs step {}/stopped/metrics.jsonl; do sleep 0.02; "
-                      "done; kill -TERM $pid; wait $pid",
-                      folder_.string()));
+  const auto outcome = run(fmt::format("train {} --set train.steps=120", file.string()),
+                           fmt::format("{{}} & pid=$!; while kill -0 $pid && ! grep -qs step "
+                                       "{}/stopped/metrics.jsonl; do sleep 0.02; "
+                                       "done; kill -TERM $pid; wait $pid",
+                                       folder_.string()));
   EXPECT_EQ(outcome.status, 75) << outcome.err;
   const size_t before = losses(rows("stopped")).size();
   EXPECT_LT(before, 120u);
