@@ -21,6 +21,7 @@ class Scratch {
     path_ = mkdtemp(pattern.data());
   }
   ~Scratch() { fs::remove_all(path_); }
+  fs::path operator/(const std::string& name) const { return path_ / name; }
   const fs::path& path() const { return path_; }
 
  private:

@@ -8,28 +8,13 @@
 #include "insight/trace_image.h"
 #include "insight/trace_reader.h"
 #include "insight/trace_tree.h"
+#include "loaded.h"
 #include "synthetic.h"
 
 namespace triptych::insight {
 namespace {
 
 using testing::HasSubstr;
-namespace fs = std::filesystem;
-
-/// A folder of its own for a test, removed at its end.
-class Scratch {
- public:
-  Scratch() {
-    std::string pattern = (fs::temp_directory_path() / "insight_XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~Scratch() { fs::remove_all(path_); }
-  fs::path operator/(const std::string& name) const { return path_ / name; }
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 std::string events(std::string_view list) {
   return "{\"schemaVersion\": 1, \"traceEvents\": [" + std::string(list) + "]}";
