@@ -165,16 +165,18 @@ std::vector<SlowLink> slow_links(const Run& run, const CommCalls& calls) {
     if (link.large >= 3) classes[link.transport].push_back(&link);
   for (const auto& [transport, list] : classes) {
     if (list.size() < 2) continue;
-    std::vector<double> speeds, logs;
-    for (const auto* link : list) speeds.push_back(median(link->bandwidths));
-    for (const double s : speeds) logs.push_back(std::log(s));
-    // With two links the faster one says what is usual; with more, the middle.
-    const double usual = list.size() == 2 ? std::max(speeds[0], speeds[1]) : median(speeds);
+    std::vector<double> speeds, best, logs;
+    for (const auto* link : list) {
+      speeds.push_back(median(link->bandwidths));
+      best.push_back(quantile(link->bandwidths, 0.9));
+      logs.push_back(std::log(speeds.back()));
+    }
+    // Of two links the better one says what is usual, by its fast messages: acknowledgements of
+    // what it carries wait in the queue of the slow one. With more links it is the middle.
+    const bool pair = list.size() == 2;
+    const double usual = pair ? std::max(best[0], best[1]) : median(speeds);
     for (size_t i = 0; i < list.size(); ++i) {
-      if (speeds[i] >= 0.5 * usual) continue;
-      if (list.size() == 2 &&
-          quantile(list[i]->bandwidths, 0.9) >= 0.5 * quantile(list[1 - i]->bandwidths, 0.1))
-        continue;
+      if ((pair ? best[i] : speeds[i]) >= 0.5 * usual) continue;
       out.push_back({list[i]->src, list[i]->dst, speeds[i], usual, robust_z(logs[i], logs),
                      list[i]->large, false, 1e9 * list[i]->bytes * (1 / speeds[i] - 1 / usual)});
     }

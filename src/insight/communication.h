@@ -47,14 +47,15 @@ std::vector<RankComm> rank_comm(const CommCalls& calls, std::string_view group);
 /// A link far below its like, with the evidence.
 struct SlowLink {
   int64_t src = 0, dst = 0;
-  double bandwidth = 0, usual = 0;  ///< bytes per s; `usual`: median of its class
+  double bandwidth = 0, usual = 0;  ///< bytes per s: its median, and what links of its class carry
   double z = 0;
   int64_t messages = 0;
   bool estimated = false;
   double excess_ns = 0;  ///< what all its messages took longer than at the usual bandwidth
 };
 /// Of a class of more than two links those below half of its median. Of two, which may differ by
-/// how busy their ends are, one whose fast messages are below half of the other's slow ones.
+/// how busy their ends are, one whose fast messages (the 0.9 quantile) are below half of the
+/// other's.
 std::vector<SlowLink> slow_links(const Run& run, const CommCalls& calls);
 
 std::string group_label(const CommGroup& group);

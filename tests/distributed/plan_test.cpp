@@ -46,7 +46,33 @@ lr = 1e-3
 tensorboard = false
 )";
 
-/// Large enough that activations and weights both count, small enough for a second a step.
+enum class Size {
+  kTiny,       ///< of tiny_qwen.h: rows of varying length
+  kMedium,     ///< activations and weights both count, a second a step
+  kBenchmark,  ///< 0.6 billion parameters, the default shape of benchmarks/step_qwen2_5_vl
+};
+
+void write_qwen(const fs::path& folder, const qwen2_5_vl::Options& options) {
+  fs::create_directories(folder);
+  write_file_atomically(folder / "config.json", dump_json(qwen2_5_vl::make_config(options)));
+}
+
+void write_benchmark_qwen(const fs::path& folder) {
+  auto options = qwen2_5_vl::preset("qwen2_5_vl_3b");
+  auto& vision = options.vision;
+  vision.depth = 8;
+  vision.out_hidden_size = 1024;
+  vision.fullatt_block_indexes = {7};
+  auto& text = options.text;
+  text.hidden_size = 1024;
+  text.intermediate_size = 4096;
+  text.num_hidden_layers = 8;
+  text.num_attention_heads = 8;
+  text.num_key_value_heads = 2;
+  text.tie_word_embeddings = false;
+  write_qwen(folder, options);
+}
+
 void write_medium_qwen(const fs::path& folder, bool tied) {
   auto options = qwen2_5_vl::preset("qwen2_5_vl_3b");
   auto& vision = options.vision;
@@ -69,8 +95,7 @@ void write_medium_qwen(const fs::path& folder, bool tied) {
   options.ids.video = 4091;
   options.ids.vision_start = 4092;
   options.ids.vision_end = 4093;
-  fs::create_directories(folder);
-  write_file_atomically(folder / "config.json", dump_json(qwen2_5_vl::make_config(options)));
+  write_qwen(folder, options);
 }
 
 /// What data rank `data_rank` reads in a step: rows of the tiny stream, very unequal, or full ones.
@@ -152,21 +177,26 @@ struct Case {
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
 /// Runs the case and returns its configuration, with a file of each rank in its folder.
-Json run_case(const Case& c, const TemporaryFolder& folder, bool tiny) {
+Json run_case(const Case& c, const TemporaryFolder& folder, Size size) {
+  const bool tiny = size == Size::kTiny;
+  const auto model = folder / "model";
   if (tiny) {
-    fs::create_directories(folder / "model");
-    write_tiny_qwen(folder / "model", {.tied = c.tied});
+    fs::create_directories(model);
+    write_tiny_qwen(model, {.tied = c.tied});
+  } else if (size == Size::kMedium) {
+    write_medium_qwen(model, c.tied);
   } else {
-    write_medium_qwen(folder / "model", c.tied);
+    write_benchmark_qwen(model);
   }
   write_file_atomically(folder / "run.toml", kRunFile);
   Json set = Json::array();
   std::istringstream words(c.set);
   for (std::string word; words >> word;) set.push_back(word);
-  set.push_back("model.path=" + (folder / "model").string());
+  set.push_back("model.path=" + model.string());
   const Json config{
       {"folder", folder.path().string()}, {"set", set}, {"tiny", tiny}, {"same", c.same_rows}};
-  const auto started = testing_ranks::run_ranks(c.processes, "plan", config, 120);
+  const auto started =
+      testing_ranks::run_ranks(c.processes, "plan", config, size == Size::kBenchmark ? 900 : 120);
   for (const auto& end : started.ranks) EXPECT_EQ(end.status, 0) << end.output;
   return config;
 }
@@ -185,7 +215,7 @@ RankPlan plan_of(const Json& config, int processes, int64_t rank) {
 TEST_P(Planned, ExchangesAreThoseOfARealRun) {
   const auto& c = GetParam();
   const TemporaryFolder folder;
-  const auto config = run_case(c, folder, /*tiny=*/true);
+  const auto config = run_case(c, folder, Size::kTiny);
   for (int64_t rank = 0; rank < c.processes; ++rank) {
     const auto plan = plan_of(config, c.processes, rank);
     Json planned = Json::array();
@@ -196,10 +226,9 @@ TEST_P(Planned, ExchangesAreThoseOfARealRun) {
   }
 }
 
-TEST_P(Planned, MemoryIsThatOfARealRun) {
-  const auto& c = GetParam();
+void expect_memory_of_a_real_run(const Case& c, Size size) {
   const TemporaryFolder folder;
-  const auto config = run_case(c, folder, /*tiny=*/false);
+  const auto config = run_case(c, folder, size);
   for (int64_t rank = 0; rank < c.processes; ++rank) {
     const auto plan = plan_of(config, c.processes, rank);
     const auto real = read_json(folder / fmt::format("rank_{}.json", rank));
@@ -212,6 +241,20 @@ TEST_P(Planned, MemoryIsThatOfARealRun) {
         << " parameters, gradients, optimizer, activations, buffers; measured "
         << dump_json(real.at("kinds"));
   }
+}
+
+TEST_P(Planned, MemoryIsThatOfARealRun) { expect_memory_of_a_real_run(GetParam(), Size::kMedium); }
+
+class FullPlanned : public testing::TestWithParam<Case> {};
+
+TEST_P(FullPlanned, MemoryIsThatOfARealRun) {
+  expect_memory_of_a_real_run(GetParam(), Size::kBenchmark);
+}
+
+std::string name_of(const testing::TestParamInfo<Case>& c) {
+  std::string name;
+  for (const char x : c.param.name) name += std::isalnum(x) != 0 ? x : '_';
+  return name;
 }
 
 const std::string kSp = "parallel.tensor=2 parallel.sequence=true ";
@@ -257,11 +300,23 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"data 2, zero 2, tied head", 2, "parallel.zero=2", false, true},
         Case{"pipeline 2, tied head", 2, kPp, false, true},
         Case{"offload", 1, "recompute.offload=true recompute.offload_min_bytes=65536"}),
-    [](const auto& c) {
-      std::string name;
-      for (const char x : c.param.name) name += std::isalnum(x) != 0 ? x : '_';
-      return name;
-    });
+    name_of);
+
+// Two micro-batches of a row on each rank, at the widths that count in real models.
+INSTANTIATE_TEST_SUITE_P(
+    BenchmarkShape, FullPlanned,
+    testing::Values(Case{"0.6 B, one process", 1, "train.global_batch=2"},
+                    Case{"0.6 B, fp32", 1, "train.global_batch=2 model.precision=fp32"},
+                    Case{"0.6 B, recompute", 1, "train.global_batch=2 recompute.policy=full"},
+                    Case{"0.6 B, data 2", 2, "train.global_batch=4"},
+                    Case{"0.6 B, data 2, zero 2", 2, "train.global_batch=4 parallel.zero=2"},
+                    Case{"0.6 B, data 2, zero 3", 2, "train.global_batch=4 parallel.zero=3"},
+                    Case{"0.6 B, tensor 2, sequence", 2, kSp + "train.global_batch=2"},
+                    Case{"0.6 B, pipeline 2", 2, kPp + "train.global_batch=2"},
+                    Case{
+                        "0.6 B, ring 2", 2,
+                        "train.global_batch=2 parallel.context=2 parallel.context_algorithm=ring"}),
+    name_of);
 
 TEST(Plan, LongStepsFollowFromShortOnes) {
   const TemporaryFolder folder;

@@ -42,7 +42,8 @@ class TracedHosts(unittest.TestCase):
     def test_a_slow_link_is_named_with_its_direction_and_nothing_else(self):
         self.hosts.limit(1, "80mbit")  # what host 1 sends; 10 MB/s
         summary = self.trained("slow")
-        self.assertEqual([(f["kind"], f["src"], f["dst"]) for f in summary["findings"]], [("slow_link", 1, 0)], summary["findings"])
+        self.assertEqual([(f["kind"], f["src"], f["dst"]) for f in summary["findings"]], [("slow_link", 1, 0)],
+                         (summary["findings"], summary["communication"]["links"]))
         evidence = summary["findings"][0]["evidence"]
         # the limit of 10 MB/s, and what one burst and the sockets' buffers let through at once
         self.assertTrue(5e6 < evidence["bandwidth"] < 15e6, evidence)
