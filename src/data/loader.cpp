@@ -8,31 +8,17 @@
 #include <exception>
 #include <map>
 #include <mutex>
-#include <numeric>
 #include <thread>
 #include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
-#include "data/row_balance.h"
 #include "data/size_cache.h"
+#include "data/step_layout.h"
 #include "data/worker_pool.h"
 
 namespace triptych {
 namespace {
-
-LoaderLayout checked(const LoaderLayout& layout) {
-  require<UsageError>(layout.micro_batch > 0 && layout.data_size > 0 && layout.global_batch > 0 &&
-                          layout.data_rank >= 0 && layout.data_rank < layout.data_size,
-                      "train: global_batch ", layout.global_batch, ", micro_batch ",
-                      layout.micro_batch, ", data rank ", layout.data_rank, " of ",
-                      layout.data_size, " cannot be");
-  const auto rows = layout.micro_batch * layout.data_size;
-  require<UsageError>(layout.global_batch % rows == 0, "train: global_batch (", layout.global_batch,
-                      ") must be a multiple of micro_batch (", layout.micro_batch,
-                      ") x data-parallel ranks (", layout.data_size, ") = ", rows);
-  return layout;
-}
 
 /// Labels that are predicted: that of a sample's first token has nothing before it.
 int64_t count_labels(const Sample& sample) {
@@ -66,14 +52,15 @@ class Loader::Engine {
       : dataset_(dataset),
         processor_(processor),
         options_(options),
-        layout_(checked(layout)),
+        layout_(layout),
         seed_(seed),
         order_(dataset.shares(), seed, options.shuffle),
         state_(begin),
         sizes_(dataset, processor, options.max_length, stop_),
         pool_(options.workers) {
+    check(layout_);
     identify(state_);
-    if (!begin.shares.empty()) check_same_stream(begin, state_);
+    if (!begin.shares.empty()) check_resumes(begin, state_, order_.epoch_length(), source_names());
   }
 
   ~Engine() {
@@ -164,25 +151,10 @@ class Loader::Engine {
 
   struct Stopped {};  // leaves the stream when the loader is being destroyed
 
-  void check_same_stream(const StreamState& begin, const StreamState& own) const {
-    require<DataError>(begin.seed == own.seed, "resume: the checkpoint's data order has seed ",
-                       begin.seed, ", the run has ", own.seed);
-    require<DataError>(begin.shuffle == own.shuffle,
-                       "resume: data.shuffle differs from the checkpoint's");
-    require<DataError>(begin.shares.size() == own.shares.size(), "resume: the checkpoint has ",
-                       begin.shares.size(), " data sources, the run has ", own.shares.size());
-    for (size_t s = 0; s < own.shares.size(); ++s) {
-      require<DataError>(begin.shares[s] == own.shares[s], "resume: an epoch has ", own.shares[s],
-                         " samples of ", dataset_.file(static_cast<int32_t>(s)).name(),
-                         ", at the checkpoint it had ", begin.shares[s],
-                         "; did the data, weight or repeat change?");
-    }
-    auto places = begin.waiting;
-    places.push_back(begin.position);
-    for (const auto place : places) {
-      require<DataError>(place >= 0 && place <= order_.epoch_length(), "resume: the data position ",
-                         place, " is outside of the epoch of ", order_.epoch_length(), " samples");
-    }
+  std::vector<std::string> source_names() const {
+    std::vector<std::string> names;
+    for (int32_t s = 0; s < dataset_.num_sources(); ++s) names.push_back(dataset_.file(s).name());
+    return names;
   }
 
   /// Notes what the positions of a state refer to.
@@ -283,7 +255,7 @@ class Loader::Engine {
     identify(step.after);
     step.batch.planned = count_planned(rows);
     step.batch.epoch = epoch_reached(rows, stream);
-    const auto jobs = lay_out(rows, step);
+    const auto jobs = make_jobs(rows, step);
     step.jobs_left = static_cast<int64_t>(jobs.size());
     {
       std::unique_lock lock(mutex_);
@@ -335,47 +307,27 @@ class Loader::Engine {
            static_cast<double>(done) / static_cast<double>(order_.epoch_length());
   }
 
-  /// Which row stands at each place of the step.
-  std::vector<size_t> order_rows(const std::vector<PlannedRow>& rows) const {
-    std::vector<size_t> order(rows.size());
-    std::iota(order.begin(), order.end(), size_t{0});
-    if (!layout_.cost || static_cast<int64_t>(rows.size()) < layout_.global_batch) return order;
-    std::vector<double> costs;
-    for (const auto& row : rows) {
-      costs.push_back(0);
-      for (const auto& item : row.items) costs.back() += layout_.cost(item.length);
-    }
-    const auto balanced = balance_rows(costs, layout_.data_size, layout_.micro_batch);
-    std::copy(balanced.begin(), balanced.end(), order.begin());
-    return order;
-  }
-
   /// Makes the places of this rank's samples and returns how to fill them.
-  std::vector<Job> lay_out(const std::vector<PlannedRow>& rows, PendingStep& step) {
-    const int64_t rank = layout_.data_rank, size = layout_.data_size, b = layout_.micro_batch;
-    const auto row_at = order_rows(rows);
-    const auto num_rows = static_cast<int64_t>(rows.size());
-    const auto num_micro = (num_rows + b * size - 1) / (b * size);
-    step.batch.micro_batches.resize(static_cast<size_t>(num_micro));
+  std::vector<Job> make_jobs(const std::vector<PlannedRow>& rows, PendingStep& step) {
+    const auto places = lay_out(layout_, rows);
+    step.batch.micro_batches.resize(static_cast<size_t>(places.back().micro_batch + 1));
+    for (auto& micro_batch : step.batch.micro_batches)
+      micro_batch.rows.resize(static_cast<size_t>(layout_.micro_batch));
     std::vector<Job> jobs;
-    for (int64_t m = 0; m < num_micro; ++m) {
-      auto& micro_batch = step.batch.micro_batches[static_cast<size_t>(m)];
-      micro_batch.rows.resize(static_cast<size_t>(b));
-      for (int64_t i = 0; i < b; ++i) {
-        const auto g = (m * size + rank) * b + i;
-        const auto& row = rows[row_at[static_cast<size_t>(std::min(g, num_rows - 1))]];
-        auto& samples = micro_batch.rows[static_cast<size_t>(i)].samples;
-        samples.resize(g < num_rows ? row.items.size() : 1);
-        for (size_t k = 0; k < samples.size(); ++k) {
-          const auto position = row.items[k].position;
-          jobs.push_back(
-              {.step = &step,
-               .number = static_cast<int64_t>(jobs.size()),
-               .ref = order_.at(row.epoch, position),
-               .index = static_cast<uint64_t>(row.epoch * order_.epoch_length() + position),
-               .blank = g >= num_rows,
-               .target = &samples[k]});
-        }
+    for (const auto& place : places) {
+      const auto& row = rows[place.row];
+      auto& micro_batch = step.batch.micro_batches[static_cast<size_t>(place.micro_batch)];
+      auto& samples = micro_batch.rows[static_cast<size_t>(place.in_micro_batch)].samples;
+      samples.resize(place.blank ? 1 : row.items.size());
+      for (size_t k = 0; k < samples.size(); ++k) {
+        const auto position = row.items[k].position;
+        jobs.push_back(
+            {.step = &step,
+             .number = static_cast<int64_t>(jobs.size()),
+             .ref = order_.at(row.epoch, position),
+             .index = static_cast<uint64_t>(row.epoch * order_.epoch_length() + position),
+             .blank = place.blank,
+             .target = &samples[k]});
       }
     }
     return jobs;

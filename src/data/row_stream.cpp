@@ -50,6 +50,27 @@ StreamState StreamState::from_json(const Json& json, std::string_view origin) {
   return state;
 }
 
+void check_resumes(const StreamState& begin, const StreamState& own, int64_t epoch_length,
+                   std::span<const std::string> sources) {
+  require<DataError>(begin.seed == own.seed, "resume: the checkpoint's data order has seed ",
+                     begin.seed, ", the run has ", own.seed);
+  require<DataError>(begin.shuffle == own.shuffle,
+                     "resume: data.shuffle differs from the checkpoint's");
+  require<DataError>(begin.shares.size() == own.shares.size(), "resume: the checkpoint has ",
+                     begin.shares.size(), " data sources, the run has ", own.shares.size());
+  for (size_t s = 0; s < own.shares.size(); ++s) {
+    require<DataError>(begin.shares[s] == own.shares[s], "resume: an epoch has ", own.shares[s],
+                       " samples of ", sources[s], ", at the checkpoint it had ", begin.shares[s],
+                       "; did the data, weight or repeat change?");
+  }
+  auto places = begin.waiting;
+  places.push_back(begin.position);
+  for (const auto place : places) {
+    require<DataError>(place >= 0 && place <= epoch_length, "resume: the data position ", place,
+                       " is outside of the epoch of ", epoch_length, " samples");
+  }
+}
+
 RowStream::RowStream(int64_t epoch_length, RowStreamOptions options, LengthOf length_of,
                      const StreamState& begin)
     : epoch_length_(epoch_length),

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -34,6 +36,13 @@ struct StreamState {
   /// @throws DataError naming the field that is missing or out of range.
   static StreamState from_json(const Json& json, std::string_view origin);
 };
+
+/// That a run goes on with the stream of its checkpoint.
+/// @param own      what the run's own positions refer to
+/// @param sources  their names, for messages
+/// @throws DataError when `begin` belongs to another seed or to other data
+void check_resumes(const StreamState& begin, const StreamState& own, int64_t epoch_length,
+                   std::span<const std::string> sources);
 
 /// A row by the places of its samples in the epoch.
 struct PlannedRow {
