@@ -15,6 +15,7 @@
 #include "profile/memory_windows.h"
 #include "profile/profiler.h"
 #include "profile/tools_json.h"
+#include "train/check_run.h"
 #include "train/run_layout.h"
 #include "train/run_setup.h"
 #include "train/trainer.h"
@@ -112,12 +113,13 @@ std::optional<WorkerOptions> workers_to_start(const Arguments& arguments,
   const auto colon = master.rfind(':');
   const auto port = colon == std::string::npos ? std::string() : master.substr(colon + 1);
   workers.address = master.substr(0, colon);
-  if (workers.address.starts_with('[') && workers.address.ends_with(']'))  // of IPv6
-    workers.address = workers.address.substr(1, workers.address.size() - 2);
+  const bool bracketed = workers.address.starts_with('[') && workers.address.ends_with(']');
+  if (bracketed) workers.address = workers.address.substr(1, workers.address.size() - 2);
   const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), workers.port);
   require<UsageError>(
-      !workers.address.empty() && error == std::errc() && end == port.data() + port.size() &&
-          workers.port >= 1 && workers.port <= 65535,
+      !workers.address.empty() && (bracketed || workers.address.find(':') == std::string::npos) &&
+          error == std::errc() && end == port.data() + port.size() && workers.port >= 1 &&
+          workers.port <= 65535,
       "--master '", master,
       "' is not HOST:PORT with a port from 1 to 65535 (an address of IPv6 in brackets: "
       "[fd00::1]:29500)");

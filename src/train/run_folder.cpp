@@ -43,4 +43,16 @@ std::optional<Checkpoint> find_resume_point(const RunOptions& options) {
   return find_newest_complete(options.output);
 }
 
+std::optional<Checkpoint> agree_on_resume(ProcessContext& process, const RunOptions& options,
+                                          bool overwrite) {
+  std::string folder;
+  if (process.rank() == 0) {
+    prepare_run_folder(options, overwrite);
+    if (const auto found = find_resume_point(options)) folder = found->folder.string();
+  }
+  folder = process.control().all_gather_strings(folder, "resume").front();
+  if (folder.empty()) return std::nullopt;
+  return open_checkpoint(folder);
+}
+
 }  // namespace triptych

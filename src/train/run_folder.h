@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "checkpoint/checkpoint_folder.h"
+#include "parallel/process_context.h"
 #include "train/run_options.h"
 
 namespace triptych {
@@ -19,5 +20,9 @@ void prepare_run_folder(const RunOptions& options, bool overwrite);
 /// Where the run goes on from, by `checkpoint.resume`; nothing for a fresh start.
 /// @throws DataError when there are checkpoints, but none is whole.
 std::optional<Checkpoint> find_resume_point(const RunOptions& options);
+
+/// Both on rank 0, and its answer for all ranks, so that nobody reads the folder while it changes.
+std::optional<Checkpoint> agree_on_resume(ProcessContext& process, const RunOptions& options,
+                                          bool overwrite);
 
 }  // namespace triptych

@@ -13,13 +13,13 @@
 #include "base/signals.h"
 #include "base/trace_scope.h"
 #include "checkpoint/checkpoint_writer.h"
-#include "data/pipeline.h"
 #include "kernels/cpu_allocator.h"
 #include "kernels/memory_report.h"
 #include "kernels/memory_scope.h"
 #include "train/matrix_peak.h"
 #include "train/memory_use.h"
 #include "train/run_checkpoint.h"
+#include "train/run_data.h"
 #include "train/run_folder.h"
 #include "train/run_layout.h"
 #include "train/run_log.h"
@@ -30,24 +30,6 @@
 namespace triptych {
 
 namespace {
-
-/// The optimizer steps of the whole run; reads the data where `epochs` depends on it.
-int64_t count_steps(const TrainOptions& train, Loader& loader) {
-  if (train.epochs == 0) return train.steps;
-  const double whole = std::floor(train.epochs);
-  int64_t steps = whole > 0 ? loader.steps_of_epochs(static_cast<int64_t>(whole)) : 0;
-  if (whole < train.epochs) {
-    const auto epoch = static_cast<double>(loader.steps_of_epochs(1));
-    steps += static_cast<int64_t>(std::ceil((train.epochs - whole) * epoch));
-  }
-  return train.steps > 0 ? std::min(steps, train.steps) : steps;
-}
-
-const std::filesystem::path& model_folder(const RunOptions& options) {
-  require<UsageError>(!options.model.path.empty(),
-                      "model.path is not set; training needs its tokenizer and processor files");
-  return options.model.path;
-}
 
 class Trainer {
  public:
@@ -116,11 +98,6 @@ std::map<std::string, int64_t> gather_counts(ProcessContext& process, const Load
   return mine;
 }
 
-std::optional<Dataset> open_validation(const RunOptions& options) {
-  if (options.data.validation.empty()) return std::nullopt;
-  return open_dataset(options.data.validation, {});
-}
-
 Agree make_agreement(ProcessContext& process) {
   if (process.world_size() == 1) return {};
   auto& group = process.background();
@@ -145,7 +122,7 @@ Trainer::Trainer(ProcessContext& process, const ResolvedRun& run,
       data_group_(process.group({MeshDim::kData})),
       device_(device_of(options_, process.local_rank())),
       state_(resume ? read_run_state(*resume) : RunState()),
-      processor_(make_processor(options_.data, model_folder(options_))),
+      processor_(make_run_processor(options_)),
       dataset_(open_dataset(options_.data.train, {})),
       validation_(open_validation(options_)),
       loader_(dataset_, *processor_, loader_options(options_.data),
@@ -373,19 +350,6 @@ void Trainer::finish() {
            final_folder.string());
 }
 
-/// Rank 0's answer for all, so that nobody reads the folder while it changes.
-std::optional<Checkpoint> agree_on_resume(ProcessContext& process, const RunOptions& options,
-                                          bool overwrite) {
-  std::string folder;
-  if (process.rank() == 0) {
-    prepare_run_folder(options, overwrite);
-    if (const auto found = find_resume_point(options)) folder = found->folder.string();
-  }
-  folder = process.control().all_gather_strings(folder, "resume").front();
-  if (folder.empty()) return std::nullopt;
-  return open_checkpoint(folder);
-}
-
 int train_observed(ProcessContext& process, const ResolvedRun& run, bool overwrite,
                    const std::string& version, const StepObservers& observers) {
   const auto& options = run.options;
@@ -418,21 +382,6 @@ int train(ProcessContext& process, const ResolvedRun& run, bool overwrite,
     for (const auto& observer : observers) observer->run_ends(&error);
     throw;
   }
-}
-
-std::string check_run(const ResolvedRun& run) {
-  const auto& options = run.options;
-  const auto processor = make_processor(options.data, model_folder(options));
-  const auto dataset = open_dataset(options.data.train, {});
-  const auto validation = open_validation(options);
-  auto request = model_request(options);
-  request.meta_only = true;
-  const auto loaded = load_model(request);
-  return fmt::format("{}: {} parameters, {} trained; {} samples to train on, {} to validate on\n",
-                     loaded.family->name(),
-                     short_count(static_cast<double>(loaded.num_parameters())),
-                     short_count(static_cast<double>(loaded.num_trained())), dataset.size(),
-                     validation ? validation->size() : 0);
 }
 
 }  // namespace triptych

@@ -24,8 +24,4 @@ inline constexpr int kExitDone = 0, kExitStopped = 75;
 int train(ProcessContext& process, const ResolvedRun& run, bool overwrite,
           const std::string& version, const StepObservers& observers = {});
 
-/// What can be known of a run without reading weights: data, tokenizer, and the model against its
-/// files' headers. @return some lines for people. @throws as train
-std::string check_run(const ResolvedRun& run);
-
 }  // namespace triptych

@@ -12,12 +12,12 @@
 #include "checkpoint/safetensors.h"
 #include "models/qwen2_5_vl/fields.h"
 #include "models/qwen2_5_vl/positions.h"
-#include "parallel/process_context.h"
 #include "train/generator.h"
 #include "train/loaded_model.h"
 #include "train/run_layers.h"
-#include "train/train_step.h"
 #include "train/verify.h"
+#include "train/verify_batches.h"
+#include "train/verify_curves.h"
 
 namespace triptych {
 
@@ -26,19 +26,11 @@ namespace {
 namespace qwen = qwen2_5_vl;
 namespace field = qwen2_5_vl::field;
 
-constexpr double kLogits = 5e-5, kFeatures = 1e-5, kLoss = 1e-6, kGradient = 1e-5, kCurve = 1e-5;
-// AdamW turns the sign of a vanishing gradient into a whole step, so norms drift: the reference's
-// own fp32 and fp64 runs differ by up to 8e-5 in them (2.7e-6 in the losses).
-constexpr double kNorm = 2e-4;
+constexpr double kLogits = 5e-5, kFeatures = 1e-5, kLoss = 1e-6, kGradient = 1e-5;
 // The residual stream grows with depth and fp32's noise with it: the reference's own fp32 is 1.1e-6
 // of the largest value from its fp64, at any depth.
 constexpr double kBlock = 1.8e-6;
-constexpr double kLogitsBf16 = 0.03, kLossBf16 = 0.02, kGradientBf16 = 0.08;
-
-std::vector<int64_t> to_list(const at::Tensor& tensor) {
-  const auto flat = tensor.to(at::kLong).contiguous().flatten();
-  return {flat.const_data_ptr<int64_t>(), flat.const_data_ptr<int64_t>() + flat.numel()};
-}
+constexpr double kLogitsBf16 = 0.03, kGradientBf16 = 0.08;
 
 at::Tensor to_tensor(const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); }
 
@@ -50,10 +42,9 @@ class QwenVerifier {
         device_(device),
         manifest_(manifest),
         table_(table),
-        inputs_(SafetensorsFile::open(folder / "inputs.safetensors")),
-        expected_(SafetensorsFile::open(folder / "expected.safetensors")),
-        gradients_(SafetensorsFile::open(folder / "grads.safetensors")),
-        options_(qwen::parse_config(read_json(folder / "ckpt" / "config.json"), "config.json")) {}
+        options_(qwen::parse_config(read_json(folder / "ckpt" / "config.json"), "config.json")),
+        reference_(folder, manifest, options_.ids),
+        gradients_(SafetensorsFile::open(folder / "grads.safetensors")) {}
 
   void run() {
     positions();
@@ -68,7 +59,7 @@ class QwenVerifier {
     other_position_rule();
     bf16();
     adapters();
-    curves();
+    verify_curves(folder_, manifest_, device_, reference_, table_);
   }
 
  private:
@@ -78,80 +69,6 @@ class QwenVerifier {
         .folder = folder_ / "ckpt", .dtype = dtype, .device = device_, .video_position_rule = rule};
     if (with_adapter) request.adapter = folder_ / "lora";
     return load_model(request);
-  }
-
-  at::Tensor input(const std::string& name) const { return inputs_->read(name); }
-  at::Tensor want(const std::string& name) const { return expected_->read(name); }
-
-  /// Media of one row of tokens, taken from the batch's pictures and videos in order.
-  struct MediaSource {
-    at::Tensor image_grids, image_rows, video_grids, video_rows, seconds;
-    int64_t image = 0, image_row = 0, video = 0, video_row = 0;
-  };
-
-  MediaSource media_source(const std::string& batch) const {
-    MediaSource source;
-    const auto take = [&](const char* key) {
-      return inputs_->find(batch + "." + key) ? input(batch + "." + key) : at::Tensor();
-    };
-    source.image_grids = take("image_grid_thw");
-    source.image_rows = take("pixel_values");
-    source.video_grids = take("video_grid_thw");
-    source.video_rows = take("pixel_values_videos");
-    source.seconds = take("second_per_grid_ts");
-    if (source.video_grids.defined() && !source.seconds.defined()) {
-      source.seconds = at::full({source.video_grids.size(0)},
-                                manifest_.at("second_per_grid_ts").at(0).get<double>(), at::kFloat);
-    }
-    return source;
-  }
-
-  MediaPatches next_medium(MediaSource& source, bool video) const {
-    const auto& grids = video ? source.video_grids : source.image_grids;
-    auto& number = video ? source.video : source.image;
-    auto& row = video ? source.video_row : source.image_row;
-    const auto grid = to_list(grids[number]);
-    MediaPatches medium{.kind = video ? MediaKind::kVideo : MediaKind::kImage,
-                        .grid = {grid[0], grid[1], grid[2]}};
-    if (video) medium.seconds_per_grid = source.seconds[number].item<double>();
-    const auto rows = (video ? source.video_rows : source.image_rows)
-                          .narrow(0, row, medium.grid.patches())
-                          .contiguous();
-    medium.rows.assign(rows.const_data_ptr<float>(), rows.const_data_ptr<float>() + rows.numel());
-    ++number;
-    row += medium.grid.patches();
-    return medium;
-  }
-
-  /// One sample from unpadded ids and labels.
-  Sample make_sample(const std::vector<int64_t>& ids, const std::vector<int64_t>& labels,
-                     MediaSource& source) const {
-    Sample sample;
-    sample.tokens.assign(ids.begin(), ids.end());
-    sample.labels.assign(labels.begin(), labels.end());
-    for (size_t i = 0; i < ids.size(); ++i) {
-      const bool pad = ids[i] == options_.ids.image || ids[i] == options_.ids.video;
-      if (pad && (i == 0 || ids[i - 1] != ids[i]))
-        sample.media.push_back(next_medium(source, ids[i] == options_.ids.video));
-    }
-    return sample;
-  }
-
-  /// The rows of a padded batch without their padding.
-  MicroBatch batch(const std::string& name) const {
-    auto source = media_source(name);
-    const auto ids = input(name + ".input_ids"),
-               mask = input(name + ".attention_mask").to(at::kBool);
-    const bool labelled = inputs_->find(name + ".labels") != nullptr;
-    const auto labels = labelled ? input(name + ".labels") : at::Tensor();
-    MicroBatch result;
-    for (int64_t row = 0; row < ids.size(0); ++row) {
-      const auto valid = mask[row].nonzero().squeeze(1);
-      const auto pick = [&](const at::Tensor& t) { return to_list(t[row].index_select(0, valid)); };
-      result.rows.push_back(
-          {{make_sample(pick(ids), labelled ? pick(labels) : std::vector<int64_t>{}, source)}});
-    }
-    return result;
   }
 
   /// Weight of a label token when the loss is the mean over the batch.
@@ -176,29 +93,23 @@ class QwenVerifier {
     return flow;
   }
 
-  /// Expected values of the valid positions of a padded batch, one after another.
-  at::Tensor valid_rows(const std::string& name, const at::Tensor& values) const {
-    return values.flatten(0, 1).index_select(
-        0, input(name + ".attention_mask").to(at::kBool).flatten().nonzero().squeeze(1));
-  }
-
   void positions() {
     std::vector<qwen::MediaGrid> grids;
-    const auto list = want("image_grid_thw");
+    const auto list = reference_.want("image_grid_thw");
     for (int64_t i = 0; i < list.size(0); ++i) {
       const auto g = to_list(list[i]);
       grids.push_back({g[0], g[1], g[2]});
     }
     const auto index = qwen::vision_index(grids, options_.vision);
-    table_.compare("window_index", to_tensor(index.window_index), want("vision.window_index"),
-                   Measure::kExact, 0);
+    table_.compare("window_index", to_tensor(index.window_index),
+                   reference_.want("vision.window_index"), Measure::kExact, 0);
     table_.compare("cu_window_seqlens", to_tensor(index.cu_window_seqlens),
-                   want("vision.cu_window_seqlens"), Measure::kExact, 0);
-    table_.compare("cu_seqlens", to_tensor(index.cu_seqlens), want("vision.cu_seqlens"),
+                   reference_.want("vision.cu_window_seqlens"), Measure::kExact, 0);
+    table_.compare("cu_seqlens", to_tensor(index.cu_seqlens), reference_.want("vision.cu_seqlens"),
                    Measure::kExact, 0);
     table_.compare("vision positions",
                    at::stack({to_tensor(index.rows), to_tensor(index.columns)}, 1),
-                   want("vision.position_ids"), Measure::kExact, 0);
+                   reference_.want("vision.position_ids"), Measure::kExact, 0);
     for (const char* name : {"b0", "b1", "b2"}) {
       for (const bool max_all : {false, true}) text_positions(name, max_all);
     }
@@ -209,7 +120,7 @@ class QwenVerifier {
     if (max_all) options.video_position_rule = qwen::VideoPositionRule::kMaxAll;
     std::vector<at::Tensor> planes;
     std::vector<int64_t> deltas;
-    for (const auto& row : batch(name).rows) {
+    for (const auto& row : reference_.batch(name).rows) {
       const auto& sample = row.samples.front();
       std::vector<qwen::MediaGrid> grids;
       for (const auto& m : sample.media) {
@@ -223,10 +134,11 @@ class QwenVerifier {
     }
     const auto suffix = max_all ? ".position_ids.max_all" : ".position_ids";
     table_.compare(name + suffix, at::cat(planes),
-                   valid_rows(name, want(name + suffix).permute({1, 2, 0})), Measure::kExact, 0);
+                   reference_.valid_rows(name, reference_.want(name + suffix).permute({1, 2, 0})),
+                   Measure::kExact, 0);
     if (!max_all) {
       table_.compare(name + ".rope_deltas", to_tensor(deltas),
-                     want(name + ".rope_deltas").flatten(), Measure::kExact, 0);
+                     reference_.want(name + ".rope_deltas").flatten(), Measure::kExact, 0);
     }
   }
 
@@ -234,13 +146,13 @@ class QwenVerifier {
   void vision(const LoadedModel& loaded) {
     const at::NoGradGuard no_grad;
     const auto run = [&](const at::Tensor& rows, const at::Tensor& grids, bool video, bool inner) {
-      MediaSource source;
+      ReferenceBatches::MediaSource source;
       (video ? source.video_grids : source.image_grids) = grids;
       (video ? source.video_rows : source.image_rows) = rows;
       source.seconds = at::ones({grids.size(0)});
       Sample sample;
       for (int64_t i = 0; i < grids.size(0); ++i) {
-        sample.media.push_back(next_medium(source, video));
+        sample.media.push_back(reference_.next_medium(source, video));
         const int64_t cells = sample.media.back().grid.patches() / options_.vision.cell_patches();
         sample.tokens.push_back(static_cast<int32_t>(options_.ids.vision_start));
         sample.tokens.insert(sample.tokens.end(), cells,
@@ -255,10 +167,10 @@ class QwenVerifier {
         return x.reshape({x.size(0) / M, -1}).index_select(0, cells_back).reshape(x.sizes());
       };
       if (inner) {
-        table_.compare("vision.cos", in_hub_order(flow.at(field::kVisionCos)), want("vision.cos"),
-                       Measure::kAbsolute, 1e-6);
-        table_.compare("vision.sin", in_hub_order(flow.at(field::kVisionSin)), want("vision.sin"),
-                       Measure::kAbsolute, 1e-6);
+        table_.compare("vision.cos", in_hub_order(flow.at(field::kVisionCos)),
+                       reference_.want("vision.cos"), Measure::kAbsolute, 1e-6);
+        table_.compare("vision.sin", in_hub_order(flow.at(field::kVisionSin)),
+                       reference_.want("vision.sin"), Measure::kAbsolute, 1e-6);
       }
       at::Tensor features;
       run_layers(loaded.model, flow, {}, [&](size_t layer, const Flow& now) {
@@ -267,29 +179,32 @@ class QwenVerifier {
         if (!inner) return;
         if (name == "visual.patch_embed") {
           table_.compare("vision.patch_embed", in_hub_order(now.at(field::kVisionHidden)),
-                         want("vision.patch_embed"), Measure::kAbsolute, kFeatures);
+                         reference_.want("vision.patch_embed"), Measure::kAbsolute, kFeatures);
         } else if (name.starts_with("visual.blocks.")) {
           const auto key = "vision.block" + name.substr(14);
-          table_.compare(key, now.at(field::kVisionHidden), want(key), Measure::kOfLargest, kBlock);
+          table_.compare(key, now.at(field::kVisionHidden), reference_.want(key),
+                         Measure::kOfLargest, kBlock);
         }
       });
       return features;
     };
-    table_.compare("vision.features",
-                   run(want("pixel_values.pil"), want("image_grid_thw"), false, true),
-                   want("vision.features"), Measure::kAbsolute, kFeatures);
+    table_.compare(
+        "vision.features",
+        run(reference_.want("pixel_values.pil"), reference_.want("image_grid_thw"), false, true),
+        reference_.want("vision.features"), Measure::kAbsolute, kFeatures);
     table_.compare("vision.features_video",
-                   run(want("pixel_values_videos.pil"), want("video_grid_thw"), true, false),
-                   want("vision.features_video"), Measure::kAbsolute, kFeatures);
+                   run(reference_.want("pixel_values_videos.pil"),
+                       reference_.want("video_grid_thw"), true, false),
+                   reference_.want("vision.features_video"), Measure::kAbsolute, kFeatures);
   }
 
   void logits_and_loss(const LoadedModel& loaded, const std::string& name, double tolerance,
                        const std::string& suffix) {
     const at::NoGradGuard no_grad;
-    const auto flow = forward(loaded, batch(name), true);
+    const auto flow = forward(loaded, reference_.batch(name), true);
     table_.compare(name + ".logits" + suffix, flow.at(field::kLogits),
-                   valid_rows(name, want(name + ".logits" + suffix)), Measure::kAbsolute,
-                   tolerance);
+                   reference_.valid_rows(name, reference_.want(name + ".logits" + suffix)),
+                   Measure::kAbsolute, tolerance);
     table_.compare_number("loss " + name + suffix, flow.at(field::kLoss).item<double>(),
                           manifest_.at("losses").at(name + suffix).get<double>(),
                           Measure::kRelative, kLoss);
@@ -298,7 +213,7 @@ class QwenVerifier {
   /// Gradients of the mean loss over b0, each against its own norm; the worst is shown.
   void gradients(const LoadedModel& loaded, const std::string& quantity,
                  const SafetensorsFile& wanted, const std::string& prefix, double tolerance) {
-    auto flow = forward(loaded, batch("b0"), false);
+    auto flow = forward(loaded, reference_.batch("b0"), false);
     flow.at(field::kLoss).backward();
     VerifyRow row{.quantity = quantity, .measure = Measure::kRelativeL2, .tolerance = tolerance};
     int64_t count = 0;
@@ -339,19 +254,20 @@ class QwenVerifier {
 
   void packed(const LoadedModel& loaded) {
     const at::NoGradGuard no_grad;
-    const auto ids = to_list(input("packed.input_ids")[0]),
-               labels = to_list(input("packed.labels")[0]);
-    const auto starts = to_list(input("packed.position_ids")[0][0]);
-    auto source = media_source("packed");
+    const auto ids = to_list(reference_.input("packed.input_ids")[0]),
+               labels = to_list(reference_.input("packed.labels")[0]);
+    const auto starts = to_list(reference_.input("packed.position_ids")[0][0]);
+    auto source = reference_.media_source("packed");
     Row row;
     for (size_t begin = 0, end = 0; begin < ids.size(); begin = end) {
       for (end = begin + 1; end < ids.size() && starts[end] == starts[end - 1] + 1; ++end) {
       }
-      row.samples.push_back(make_sample({ids.begin() + begin, ids.begin() + end},
-                                        {labels.begin() + begin, labels.begin() + end}, source));
+      row.samples.push_back(reference_.make_sample({ids.begin() + begin, ids.begin() + end},
+                                                   {labels.begin() + begin, labels.begin() + end},
+                                                   source));
     }
     const auto flow = forward(loaded, {.rows = {row}}, true);
-    table_.compare("packed.logits", flow.at(field::kLogits), want("packed.logits")[0],
+    table_.compare("packed.logits", flow.at(field::kLogits), reference_.want("packed.logits")[0],
                    Measure::kAbsolute, kLogits);
     table_.compare_number("loss packed", flow.at(field::kLoss).item<double>(),
                           manifest_.at("losses").at("packed").get<double>(), Measure::kRelative,
@@ -359,9 +275,9 @@ class QwenVerifier {
   }
 
   void generation(const LoadedModel& loaded) {
-    const auto sequences = want("gen.sequences");
-    const auto prompts = batch("gen");
-    const int64_t width = input("gen.input_ids").size(1);
+    const auto sequences = reference_.want("gen.sequences");
+    const auto prompts = reference_.batch("gen");
+    const int64_t width = reference_.input("gen.input_ids").size(1);
     for (size_t i = 0; i < prompts.rows.size(); ++i) {
       GenerateOptions options{.max_new_tokens = sequences.size(1) - width,
                               .stop_tokens = {static_cast<int32_t>(options_.text.vocab_size - 1)}};
@@ -386,10 +302,10 @@ class QwenVerifier {
     const auto loaded = load(at::kBFloat16);
     for (const char* name : {"b0", "b1", "b2"}) {
       const at::NoGradGuard no_grad;
-      const auto flow = forward(loaded, batch(name), true);
+      const auto flow = forward(loaded, reference_.batch(name), true);
       table_.compare(fmt::format("{}.logits in bf16", name), flow.at(field::kLogits),
-                     valid_rows(name, want(fmt::format("{}.logits", name))), Measure::kRelativeL2,
-                     kLogitsBf16);
+                     reference_.valid_rows(name, reference_.want(fmt::format("{}.logits", name))),
+                     Measure::kRelativeL2, kLogitsBf16);
       table_.compare_number(
           fmt::format("loss {} in bf16", name), flow.at(field::kLoss).item<double>(),
           manifest_.at("losses").at(name).get<double>(), Measure::kAbsolute, kLossBf16);
@@ -401,9 +317,10 @@ class QwenVerifier {
     auto loaded = load(at::kFloat, "max_hw", true);
     {
       const at::NoGradGuard no_grad;
-      const auto flow = forward(loaded, batch("b0"), true);
+      const auto flow = forward(loaded, reference_.batch("b0"), true);
       table_.compare("lora.b0.logits", flow.at(field::kLogits),
-                     valid_rows("b0", want("lora.b0.logits")), Measure::kAbsolute, kLogits);
+                     reference_.valid_rows("b0", reference_.want("lora.b0.logits")),
+                     Measure::kAbsolute, kLogits);
       table_.compare_number("loss lora.b0", flow.at(field::kLoss).item<double>(),
                             manifest_.at("losses").at("lora.b0").get<double>(), Measure::kRelative,
                             kLoss);
@@ -413,87 +330,19 @@ class QwenVerifier {
               kGradient);
     const at::NoGradGuard no_grad;
     merge_adapters(loaded);
-    const auto flow = forward(loaded, batch("b0"), true);
+    const auto flow = forward(loaded, reference_.batch("b0"), true);
     table_.compare("lora.b0.logits merged", flow.at(field::kLogits),
-                   valid_rows("b0", want("lora.b0.logits")), Measure::kAbsolute, kLogits);
-  }
-
-  /// Steps of AdamW over b0 and b1: loss and gradient norm of every step.
-  void curves() {
-    struct Curve {
-      const char* name;
-      LossAverage average = LossAverage::kMicroBatch;
-      double clip_norm = 0;
-      std::vector<std::string> freeze;
-      at::ScalarType dtype = at::kFloat;
-      bool adapter = false;
-    };
-    const Curve all[] = {{.name = "full"},
-                         {.name = "full_per_token", .average = LossAverage::kToken},
-                         {.name = "full_clip1", .clip_norm = 1.0},
-                         {.name = "frozen_vit", .freeze = {"vision", "projector"}},
-                         {.name = "full_bf16_params", .dtype = at::kBFloat16},
-                         {.name = "lora", .adapter = true}};
-    for (const auto& curve : all) {
-      ModelRequest request{.folder = folder_ / "ckpt",
-                           .dtype = curve.dtype,
-                           .device = device_,
-                           .freeze = curve.freeze};
-      if (curve.adapter) request.adapter = folder_ / "lora";
-      const auto loaded = load_model(request);
-      run_curve(curve.name, loaded,
-                {.loss_average = curve.average,
-                 .clip_norm = curve.clip_norm,
-                 .device = device_,
-                 .dtype = curve.dtype});
-    }
-  }
-
-  void run_curve(const std::string& name, const LoadedModel& loaded, const StepSettings& settings) {
-    const auto& wanted = manifest_.at("curves").at(name);
-    const auto& adamw = manifest_.at("optimizer");
-    ProcessContext process;
-    ShardedOptimizer optimizer(loaded.model.parameters,
-                               {.beta1 = adamw.at("betas").at(0),
-                                .beta2 = adamw.at("betas").at(1),
-                                .eps = adamw.at("eps"),
-                                .weight_decay = adamw.at("weight_decay"),
-                                .decay_all = true},
-                               {}, optimizer_groups(process, 1));
-    TrainStep train(loaded, optimizer, process.world(), settings);
-    const std::vector<MicroBatch> batches{batch("b0"), batch("b1")};
-    std::vector<double> losses, norms;
-    for (size_t step = 1; step <= wanted.at("loss").size(); ++step) {
-      const auto report =
-          train.run(batches, static_cast<int64_t>(step), adamw.at("lr").get<double>());
-      losses.push_back(report.loss);
-      norms.push_back(report.norm);
-    }
-    const auto as_tensor = [](const Json& list) {
-      return at::tensor(list.get<std::vector<double>>(), at::kDouble);
-    };
-    const bool low = settings.dtype == at::kBFloat16;
-    if (low) {
-      // bf16 compute on fp32 masters follows the fp32 curve. The reference's all-bf16 curve shows
-      // how far bf16 alone leads away from it on this checkpoint.
-      const auto exact = as_tensor(manifest_.at("curves").at("full").at("loss"));
-      const double noise = difference(as_tensor(wanted.at("loss")), exact, Measure::kAbsolute);
-      table_.compare("curve bf16 on fp32 masters", at::tensor(losses, at::kDouble), exact,
-                     Measure::kAbsolute, std::max(kLossBf16, 2 * noise));
-      return;
-    }
-    table_.compare("curve " + name, at::tensor(losses, at::kDouble), as_tensor(wanted.at("loss")),
-                   Measure::kRelative, kCurve);
-    table_.compare("gradient norms " + name, at::tensor(norms, at::kDouble),
-                   as_tensor(wanted.at("grad_norm")), Measure::kRelative, kNorm);
+                   reference_.valid_rows("b0", reference_.want("lora.b0.logits")),
+                   Measure::kAbsolute, kLogits);
   }
 
   std::filesystem::path folder_;
   at::Device device_;
   const Json& manifest_;
   VerifyTable& table_;
-  std::shared_ptr<SafetensorsFile> inputs_, expected_, gradients_;
   qwen::Options options_;
+  ReferenceBatches reference_;
+  std::shared_ptr<SafetensorsFile> gradients_;
 };
 
 }  // namespace

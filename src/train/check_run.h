@@ -1,0 +1,13 @@
+#pragma once
+
+#include <string>
+
+#include "train/run_options.h"
+
+namespace triptych {
+
+/// What can be known of a run without reading weights: data, tokenizer, and the model against its
+/// files' headers. @return some lines for people. @throws as train (train/trainer.h)
+std::string check_run(const ResolvedRun& run);
+
+}  // namespace triptych
