@@ -6,18 +6,13 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 #include <mutex>
 #include <numeric>
-#include <tuple>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/format.h"
-#include "base/hash.h"
-#include "base/log.h"
-#include "parallel/comm_trace.h"
-#include "parallel/group_host.h"
+#include "parallel/group_connection.h"
 #include "parallel/weight_gradients.h"
 
 namespace triptych {
@@ -43,162 +38,18 @@ c10d::ReduceOp to_c10d(ReduceOp op) {
   return c10d::ReduceOp::SUM;
 }
 
-std::string joined(at::IntArrayRef values, const char* separator) {
-  std::string text;
-  for (size_t i = 0; i < values.size(); ++i) {
-    text += fmt::format("{}{}", i == 0 ? "" : separator, values[i]);
-  }
-  return text;
-}
-
-std::string list(const std::vector<int64_t>& members) {
-  return fmt::format("{{{}}}", joined(members, ","));
-}
-
-/// Short for long lists of members, equal on every rank.
-std::string store_name(const std::vector<int64_t>& members) {
-  const auto text = list(members);
-  return members.size() <= 8 ? text : hex64(xxh3_64(text));
-}
-
 }  // namespace
-
-/// One launched collective.
-struct Pending::Work {
-  std::shared_ptr<GroupHost> host;
-  c10::intrusive_ptr<c10d::Work> work;
-  std::vector<at::Tensor> tensors;  // alive until it is done
-  int64_t record = 0;               // 0: not in the log before it is waited for
-  std::string text;
-  std::unique_ptr<CommTrace> trace;  // while a window of the profiler is open
-};
-
-void Pending::wait() {
-  if (!work_) return;
-  const auto work = std::move(work_);
-  work_ = nullptr;
-  if (work->record == 0) work->record = work->host->log.begin(work->text);
-  if (work->trace) work->trace->wait_begins();
-  try {
-    work->work->wait();
-  } catch (const std::exception& error) {
-    work->host->fail(work->text, message_of(error));
-  }
-  if (work->trace) work->trace->wait_ended();
-  work->host->log.end(work->record);
-}
-
-bool Pending::done() const { return !work_ || work_->work->isCompleted(); }
-
-void Pending::abort() {
-  if (work_) work_->work->abort();
-}
-
-struct Group::Connection {
-  Connection() = default;
-  Connection(const Connection&) = delete;
-  Connection& operator=(const Connection&) = delete;
-  /// NCCL's communicators are to be closed before the process ends, or it warns and may hang.
-  ~Connection() {
-    try {
-      if (backend) backend->shutdown();
-    } catch (const std::exception& error) {
-      log_warning("closing a group: {}", message_of(error));
-    }
-  }
-
-  c10::intrusive_ptr<c10d::Backend> backend;
-  int64_t sequence = 0;
-  CommTrace::LastEnd last_end = std::make_shared<std::atomic<int64_t>>(0);
-  std::mutex messages;  // a sending and a receiving thread; guards what follows
-  /// Messages of one number to (from) one peer so far: both ends count alike.
-  std::map<std::tuple<int64_t, bool, int64_t>, int64_t> counts;
-  std::map<int64_t, CommTrace::LastEnd> last_sent;
-};
 
 Group::Group(std::shared_ptr<GroupHost> host, std::string name, std::vector<int64_t> members)
     : host_(std::move(host)), name_(std::move(name)), members_(std::move(members)) {
   const auto it = std::find(members_.begin(), members_.end(), host_->rank);
-  require(it != members_.end(), "group ", name_, " ", list(members_), " does not hold rank ",
-          host_->rank);
+  require(it != members_.end(), "group ", name_, " ", members_text(members_),
+          " does not hold rank ", host_->rank);
   rank_ = it - members_.begin();
 }
 
 Group::Group() = default;
 Group::~Group() = default;
-
-namespace {
-
-/// `launch.check_collectives`: every member says in the store which collective it is about to run,
-/// so that a mismatch is an error with both names instead of a hang.
-void compare_records(const GroupHost& host, const std::vector<int64_t>& members, int64_t sequence,
-                     const std::string& what) {
-  const auto key = [&](int64_t rank) {
-    return fmt::format("check/{}/{}/{}", store_name(members), sequence, rank);
-  };
-  host.store->set(key(host.rank), what);
-  for (const auto rank : members) {
-    try {
-      host.store->wait({key(rank)}, host.timeout);
-    } catch (const std::exception& error) {
-      host.fail(what, fmt::format("rank {} did not announce it: {}", rank, message_of(error)));
-    }
-    const auto other = host.store->get_to_str(key(rank));
-    require<PeerError>(other == what, "rank ", host.rank, " calls ", what, ", rank ", rank,
-                       " calls ", other, "; all ranks of a group must call the same collectives");
-  }
-}
-
-std::string describe(const at::Tensor& tensor) {
-  return tensor.defined() ? fmt::format(" [{}] {}", joined(tensor.sizes(), ", "),
-                                        c10::toString(tensor.scalar_type()))
-                          : std::string();
-}
-
-}  // namespace
-
-Group::Connection& Group::connection() {
-  if (connection_) return *connection_;
-  auto fresh = std::make_unique<Connection>();
-  const auto text = fmt::format("connecting {} {}", name_, list(members_));
-  const auto record = host_->log.begin(text);
-  try {
-    fresh->backend =
-        make_backend(*host_, host_->device, store_name(members_) + "/" + name_, rank_, size());
-  } catch (const std::exception& error) {
-    host_->fail(text, message_of(error));
-  }
-  host_->log.end(record);
-  connection_ = std::move(fresh);
-  return *connection_;
-}
-
-namespace {
-
-/// Null unless a window is open. What a device's own stream does is in its kernels' records.
-std::unique_ptr<CommTrace> start_trace(const GroupHost& host, const char* operation,
-                                       const std::string& group,
-                                       const std::vector<int64_t>& members, std::string_view tag,
-                                       std::span<const at::Tensor> tensors, int64_t sequence,
-                                       CommTrace::LastEnd last_end) {
-  auto* sink = trace_sink();
-  if (sink == nullptr || host.device != c10::DeviceType::CPU || tensors.empty()) return nullptr;
-  const auto& out = tensors.front();
-  const auto& in = tensors.back();
-  CommRecord record{.type = trace_type(operation),
-                    .group = group,
-                    .tag = group_tag(group),
-                    .label = std::string(tag),
-                    .dtype = c10::toString(in.scalar_type()),
-                    .members = members,
-                    .in_elements = in.numel(),
-                    .out_elements = out.numel(),
-                    .bytes = static_cast<int64_t>(std::max(in.nbytes(), out.nbytes())),
-                    .sequence = sequence};
-  return std::make_unique<CommTrace>(*sink, std::move(record), std::move(last_end));
-}
-
-}  // namespace
 
 template <class Call>
 Pending Group::launch(const char* operation, const at::Tensor& shaped_like, std::string_view tag,
@@ -210,7 +61,7 @@ Pending Group::launch(const char* operation, const at::Tensor& shaped_like, std:
   work->host = host_;
   work->tensors = std::move(tensors);
   work->text =
-      fmt::format("{} #{} of {} {}{}{}", operation, ++to.sequence, name_, list(members_),
+      fmt::format("{} #{} of {} {}{}{}", operation, ++to.sequence, name_, members_text(members_),
                   describe(shaped_like), tag.empty() ? std::string() : fmt::format(" '{}'", tag));
   if (host_->check_collectives) compare_records(*host_, members_, to.sequence, work->text);
   work->record = host_->log.begin(work->text);
@@ -252,9 +103,10 @@ Pending Group::message(const char* operation, const at::Tensor& tensor, int64_t 
   auto work = std::make_shared<Pending::Work>();
   work->host = host_;
   work->tensors = {tensor};
-  work->text = fmt::format(
-      "{} rank {} in {} {}{}{}", operation, members_[static_cast<size_t>(peer)], name_,
-      list(members_), describe(tensor), tag.empty() ? std::string() : fmt::format(" '{}'", tag));
+  work->text =
+      fmt::format("{} rank {} in {} {}{}{}", operation, members_[static_cast<size_t>(peer)], name_,
+                  members_text(members_), describe(tensor),
+                  tag.empty() ? std::string() : fmt::format(" '{}'", tag));
   try {
     const std::lock_guard lock(to.messages);
     const int64_t before = to.counts[{peer, sends, call.number}]++;

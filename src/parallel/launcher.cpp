@@ -1,11 +1,8 @@
 #include "parallel/launcher.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,16 +11,17 @@
 #include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <cstddef>
 #include <cstring>
 #include <optional>
 #include <string_view>
 #include <vector>
 
+#include "base/descriptor.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "base/log.h"
 #include "parallel/launch_environment.h"
+#include "parallel/store_listener.h"
 
 extern char** environ;  // NOLINT: POSIX's own declaration
 
@@ -35,26 +33,6 @@ using Clock = std::chrono::steady_clock;
 constexpr int kExitFailed = 1, kExitUsage = 2, kExitStopped = 75;
 
 std::string last_error() { return std::strerror(errno); }
-
-/// A file descriptor that closes itself.
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  ~Descriptor() { reset(); }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  int get() const { return fd_; }
-  void reset() {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = -1;
-  }
-
- private:
-  int fd_;
-};
 
 // The handler only writes the signal's number into a pipe that the loop polls.
 int signal_pipe_write = -1;
@@ -102,53 +80,6 @@ class SignalPipe {
   Descriptor read_, write_;
   std::array<struct sigaction, kSignals.size()> before_{};
 };
-
-/// The socket of the rendezvous store; rank 0 inherits it, so nobody can take the port in between.
-struct Listener {
-  Descriptor socket;  // none on other hosts than the first
-  int64_t port = 0;
-};
-
-/// Nothing, and errno, where that cannot be.
-std::optional<Listener> listen_at(sockaddr* address, socklen_t size) {
-  Listener listener{Descriptor(::socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0))};
-  const int fd = listener.socket.get(), yes = 1, no = 0;
-  if (fd < 0) return std::nullopt;
-  // a run that has just ended leaves connections of its port behind for a minute
-  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  if (address->sa_family == AF_INET6) ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
-  if (::bind(fd, address, size) != 0 || ::listen(fd, 1024) != 0 ||
-      ::getsockname(fd, address, &size) != 0)
-    return std::nullopt;
-  static_assert(offsetof(sockaddr_in, sin_port) == offsetof(sockaddr_in6, sin6_port));
-  listener.port = ntohs(reinterpret_cast<const sockaddr_in*>(address)->sin_port);
-  return listener;
-}
-
-/// One host: a free port of the loopback interface. Several: the port given, on every interface,
-/// for IPv6 and IPv4 alike where the kernel has both.
-Listener listen_for_store(const WorkerOptions& options) {
-  if (options.node > 0) return {Descriptor(), options.port};
-  const auto port = htons(static_cast<uint16_t>(options.nodes == 1 ? 0 : options.port));
-  sockaddr_in ipv4{.sin_family = AF_INET, .sin_port = port, .sin_addr = {}, .sin_zero = {}};
-  const auto listen_ipv4 = [&](in_addr_t address) {
-    ipv4.sin_addr.s_addr = htonl(address);
-    return listen_at(reinterpret_cast<sockaddr*>(&ipv4), sizeof ipv4);
-  };
-  if (options.nodes == 1) {
-    auto listener = listen_ipv4(INADDR_LOOPBACK);
-    require(listener.has_value(), "launcher: no free port on 127.0.0.1: ", last_error());
-    return std::move(*listener);
-  }
-  sockaddr_in6 ipv6{};  // every address
-  ipv6.sin6_family = AF_INET6;
-  ipv6.sin6_port = port;
-  auto listener = listen_at(reinterpret_cast<sockaddr*>(&ipv6), sizeof ipv6);
-  if (!listener) listener = listen_ipv4(INADDR_ANY);
-  require<UsageError>(listener.has_value(), "--master: cannot listen on port ", options.port,
-                      " of this host: ", last_error());
-  return std::move(*listener);
-}
 
 /// Passes on what a worker writes, whole lines at a time, with its rank in front.
 class LinePrefixer {

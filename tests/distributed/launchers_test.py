@@ -188,6 +188,7 @@ class Launchers(unittest.TestCase):
             ("--nnodes", "2"): "several hosts need the address of host 0",
             ("--nnodes", "2", "--node-rank", "2", "--master", "a:1"): "--node-rank 2 must be below --nnodes 2",
             ("--nnodes", "2", "--master", "host0"): "--master 'host0' is not HOST:PORT",
+            ("--nnodes", "2", "--master", "fd00::1"): "--master 'fd00::1' is not HOST:PORT",  # its last part is no port
             ("--nproc", "2", "--master", "a:1"): "one host needs none",
             ("--nnodes", "3", "--master", "a:1", *settings(parallel__tensor=2)):
                 "world size 3 is not divisible by tensor*context*pipeline = 2*1*1 = 2",
