@@ -300,6 +300,7 @@ void ShardedOptimizer::Impl::complete_step() {
 }
 
 void ShardedOptimizer::Impl::clear_gradients() {
+  if (groups.waiting) groups.waiting->drop_waiting();  // of a step that was broken off
   while (!in_flight.empty()) collect(in_flight.front());
   for (auto& t : trained) {
     t.value().mutable_grad().reset();

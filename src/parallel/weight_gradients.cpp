@@ -1,6 +1,6 @@
 #include "parallel/weight_gradients.h"
 
-#include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/grad_mode.h>
 #include <torch/csrc/autograd/variable.h>
 
@@ -20,7 +20,6 @@ bool WeightGradients::put_off(Product product) {
 }
 
 void WeightGradients::run_oldest() {
-  const at::NoGradGuard no_grad;  // a layer's forward may be running again
   const auto product = std::move(waiting_.front());
   waiting_.pop_front();
   product();
@@ -30,10 +29,12 @@ void WeightGradients::run_waiting() {
   while (!waiting_.empty()) run_oldest();
 }
 
-void accumulate_gradient(const at::Tensor& parameter, const at::Tensor& gradient) {
-  torch::autograd::Engine::get_default_engine().execute(
-      {torch::autograd::impl::gradient_edge(parameter)}, {gradient}, /*keep_graph=*/false,
-      /*create_graph=*/false, /*accumulate_grad=*/true);
+void accumulate_gradient(const at::Tensor& parameter, at::Tensor gradient) {
+  const at::NoGradGuard no_grad;
+  const auto accumulate = torch::autograd::impl::grad_accumulator(parameter);
+  torch::autograd::variable_list gradients;
+  gradients.push_back(std::move(gradient));  // the only reference: the first is kept, not copied
+  (*accumulate)(std::move(gradients));
 }
 
 }  // namespace triptych

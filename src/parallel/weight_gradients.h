@@ -32,6 +32,8 @@ class WeightGradients {
   /// The oldest that waits; there must be one.
   void run_oldest();
   void run_waiting();
+  /// Forgets what waits: the step it belongs to was broken off.
+  void drop_waiting() { waiting_.clear(); }
 
   /// @return false: compute it now.
   bool put_off(Product product);
@@ -42,7 +44,8 @@ class WeightGradients {
   std::deque<Product> waiting_;
 };
 
-/// Adds to `parameter.grad()` exactly as a backward would, hooks included.
-void accumulate_gradient(const at::Tensor& parameter, const at::Tensor& gradient);
+/// Adds to `parameter.grad()` exactly as a backward would, the hook behind it included. Where there
+/// is none yet, `gradient` becomes it.
+void accumulate_gradient(const at::Tensor& parameter, at::Tensor gradient);
 
 }  // namespace triptych

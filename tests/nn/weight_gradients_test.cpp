@@ -108,6 +108,17 @@ TEST(PutOff, NoMoreThanAskedForWaitAndTheOldestIsFirst) {
   EXPECT_EQ(done, (std::vector{1, 2, 3}));
 }
 
+TEST(PutOff, TheFirstGradientIsKeptAndNotCopied) {
+  const auto weight = at::ones({2, 3}).set_requires_grad(true);
+  auto gradient = at::ones({2, 3});
+  const void* memory = gradient.data_ptr();
+  accumulate_gradient(weight, std::move(gradient));
+  EXPECT_EQ(weight.grad().data_ptr(), memory);
+  accumulate_gradient(weight, at::ones({2, 3}));
+  EXPECT_EQ(weight.grad().data_ptr(), memory);
+  EXPECT_EQ(weight.grad().sum().item<float>(), 12);
+}
+
 TEST(PutOff, AFrozenWeightCostsNothing) {
   const auto x = at::randn({4, 6}).set_requires_grad(true);
   Parameter weight{.name = "w", .value = at::randn({3, 6})};
