@@ -69,8 +69,8 @@ struct ProcessContext::Impl {
   // members -> group; destroyed last to first made, before the store
   std::map<std::vector<int64_t>, std::unique_ptr<Group>> groups;
   std::map<std::string, std::unique_ptr<Group>> own_groups;  // by purpose and dims or ranks
-  std::unique_ptr<Group> control, background;  // over the CPU, with hosts of their own
-  mutable std::vector<std::shared_ptr<GroupHost>> cpu_hosts;  // theirs
+  std::unique_ptr<Group> control, background;         // over the CPU, with hosts of their own
+  std::vector<std::shared_ptr<GroupHost>> cpu_hosts;  // theirs
   std::unique_ptr<Watchdog> watchdog;
   bool agreed_failure = false;  // every rank throws the same; nobody needs to be told
 
@@ -86,12 +86,11 @@ struct ProcessContext::Impl {
   }
 
   /// All ranks over the CPU, apart from the other groups' connections and their log.
-  std::unique_ptr<Group> make_cpu_world(const char* name) const {
+  std::unique_ptr<Group> make_cpu_world(const char* name) {
     return make_cpu_group(name, mesh.ranks(kWorldGroup, environment.rank));
   }
 
-  std::unique_ptr<Group> make_cpu_group(const std::string& name,
-                                        std::vector<int64_t> members) const {
+  std::unique_ptr<Group> make_cpu_group(const std::string& name, std::vector<int64_t> members) {
     if (members.size() == 1) return std::make_unique<Group>();
     auto own = std::make_shared<GroupHost>();
     own->rank = host->rank;
@@ -263,7 +262,7 @@ void ProcessContext::compare_configuration(const Json& configuration, const std:
 
 TrafficTable ProcessContext::traffic() const {
   auto table = impl_->host->log.traffic();
-  // Groups over the CPU beside a device have logs of their own.
+  // Groups over the CPU have logs of their own, and names of their own in the table.
   for (const auto& host : impl_->cpu_hosts) table.merge(host->log.traffic());
   return table;
 }
