@@ -25,7 +25,8 @@ struct CommRecord {
   int64_t sequence = 0;        ///< both ends of a call give the same
   int64_t begin_ns = 0;        ///< entry; behind the group's earlier calls where they run in turn
   int64_t end_ns = 0;          ///< completion
-  int64_t wait_ns = 0;         ///< that the calling thread was held up
+  int64_t wait_begin_ns = 0;   ///< when the waiting thread asked for its end
+  int64_t wait_ns = 0;         ///< that this thread was held up
   bool beside = false;         ///< other work of the thread went on meanwhile
 };
 

@@ -69,6 +69,7 @@ void CommTrace::watch(c10d::Work& work) {
 
 void CommTrace::wait_ended() {
   const int64_t now = trace_time_ns();
+  record_.wait_begin_ns = wait_begin_ns_;
   record_.wait_ns = now - wait_begin_ns_;
   const int64_t completed = completed_->load();
   record_.end_ns = completed > 0 ? std::min(completed, now) : now;

@@ -37,7 +37,15 @@ void MemoryWindows::step_begins(int64_t step) {
   if (end_) return;
   const auto open = std::ranges::find_if(
       windows_, [&](const auto& window) { return window.first <= step && step < window.second; });
-  if (open == windows_.end() || memory_recording()) return;
+  if (open == windows_.end()) return;
+  if (memory_recording()) {
+    if (step == open->first)
+      log_warning(
+          "profile.memory: steps {} to {} wait for the end of the window of [profile] "
+          "that records allocations (with_memory)",
+          open->first, open->second - 1);
+    return;
+  }
   start_memory_recording(max_events_);
   facts_.first_step = step;
   end_ = open->second;

@@ -21,6 +21,8 @@ std::string length(int64_t ns) {
   return fmt::format("{}.{:03}", most / 1000, most % 1000);
 }
 
+constexpr int64_t kShownWait = 1000;
+
 class Writer {
  public:
   Writer(int64_t base_ns, int64_t pid) : base_ns_(base_ns), pid_(pid) {}
@@ -49,9 +51,16 @@ class Writer {
         json_text(c.group), ranks, c.bytes, json_text(c.tag), c.sequence, length(c.wait_ns));
     if (message) args += fmt::format(", \"Src Rank\": {}, \"Dst Rank\": {}", c.src, c.dst);
     if (!c.label.empty()) args += ", \"Label\": " + json_text(c.label);
+    const bool apart = c.beside || message;
     const int64_t thread =
-        c.beside || message ? lane(message ? c.group + " " + c.type : c.group) : recorded.thread;
-    range("mm_comm", c.tag + " " + c.type, thread, c.begin_ns, c.end_ns, args);
+        apart ? lane(message ? c.group + " " + c.type : c.group) : recorded.thread;
+    const auto name = c.tag + " " + c.type;
+    range("mm_comm", name, thread, c.begin_ns, c.end_ns, args);
+    // Else an operator that waits, as the one that adds up a gradient and shares it out, would look
+    // as if it computed all the time. Named as what PyTorch's own threads of Gloo do.
+    if (apart && c.wait_ns > kShownWait)
+      range("user_annotation", "gloo:wait for " + name, recorded.thread, c.wait_begin_ns,
+            c.wait_begin_ns + c.wait_ns, "");
   }
 
   void name_thread(int64_t thread, const std::string& name, int64_t order) {

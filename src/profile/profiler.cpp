@@ -163,8 +163,14 @@ void Profiler::start_recording() {
                 memory_recording() ? ": a window of [profile.memory] is open" : "");
   settings.with_memory = settings.with_memory && !memory_;
   KinetoSession::start(settings, device_type(options_.device));
-  if (memory_) start_memory_recording();
-  Recorder::instance().begin(settings.level, settings.with_stack);
+  try {
+    if (memory_) start_memory_recording();
+    Recorder::instance().begin(settings.level, settings.with_stack);
+  } catch (...) {
+    if (std::exchange(memory_, false) && memory_recording()) stop_memory_recording();
+    KinetoSession::stop(device_type(options_.device));
+    throw;
+  }
 }
 
 void Profiler::step_worked(const StepWork& work) {

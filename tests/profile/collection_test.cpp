@@ -211,6 +211,22 @@ TEST_F(Collection, HoldsWhatWasRecordedAndWhatIsOurs) {
   EXPECT_LT(calls[0].end, steps[0].end + 50);
 }
 
+TEST_F(Collection, AWaitForWhatRanBesideStandsOnItsThread) {
+  auto parts = collect();
+  ASSERT_THAT(parts.records.calls, SizeIs(1));
+  auto& [call, thread] = parts.records.calls[0];
+  call.beside = true;
+  call.wait_begin_ns = call.end_ns - 1500;
+  write_trace(std::move(parts), folder_ / "a");
+  const auto trace = written(folder_ / "a");
+  const auto calls = events(trace, "mm_comm", "dp allreduce");
+  const auto waits = events(trace, "user_annotation", "gloo:wait for dp allreduce");
+  ASSERT_THAT(calls, SizeIs(1));
+  ASSERT_THAT(waits, SizeIs(1));
+  EXPECT_NEAR(waits[0].end - waits[0].begin, 1.5, 2e-3);
+  EXPECT_NEAR(waits[0].end, calls[0].end, 2e-3);
+}
+
 TEST_F(Collection, LevelZeroHoldsOperatorsAndStepsAlone) {
   const auto stem = folder_ / "rank-0_1.1234567890123456789";
   write_trace(collect(0), stem);
