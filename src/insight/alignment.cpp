@@ -16,9 +16,9 @@ struct Ends {
   std::vector<double> time;
 };
 
-std::map<int, Ends> ends_by_file(const Run& run, int64_t span) {
+std::map<int, Ends> ends_by_file(const CommCalls& calls) {
   std::map<int, Ends> out;
-  for (const auto& call : match_calls(run, span).calls) {
+  for (const auto& call : calls.calls) {
     // Only calls that hold everybody until the end; a broadcast's root leaves early.
     const bool blocking = call.type == "all_reduce" || call.type == "all_gather" ||
                           call.type == "reduce_scatter" || call.type == "all_to_all";
@@ -45,9 +45,9 @@ double drift_of(const Ends& e) {
   return median(slopes);
 }
 
-std::vector<HostClock> clocks_of(const Run& run, int64_t span,
+std::vector<HostClock> clocks_of(const Run& run, const CommCalls& calls, int64_t span,
                                  std::map<int, std::string>& clock_name) {
-  const auto ends = ends_by_file(run, span);
+  const auto ends = ends_by_file(calls);
   std::map<std::string, Ends> hosts;
   std::map<std::string, int> ranks_of;
   for (const int file : run.files_of_span(span)) {
@@ -87,6 +87,7 @@ std::vector<HostClock> clocks_of(const Run& run, int64_t span,
     std::vector<double> rest;
     for (const double d : e.distance) rest.push_back(std::abs(d - offset));
     clock.residual_p95_ns = std::llround(quantile(rest, 0.95));
+    clock.residual_median_ns = std::llround(median(rest));
     out.push_back(clock);
   }
   // Offsets are relative: the clock of the first rank keeps its time.
@@ -117,7 +118,7 @@ std::vector<HostClock> align_clocks(Run& run) {
   std::vector<HostClock> all;
   for (const int64_t span : run.spans()) {
     std::map<int, std::string> clock_name;
-    const auto clocks = clocks_of(run, span, clock_name);
+    const auto clocks = clocks_of(run, match_calls(run, span), span, clock_name);
     if (clocks.size() < 2) continue;
     for (const auto& [file, name] : clock_name) {
       const auto at = std::ranges::find(clocks, name, &HostClock::host);
@@ -131,9 +132,9 @@ std::vector<HostClock> align_clocks(Run& run) {
   return all;
 }
 
-std::vector<HostClock> estimate_clocks(const Run& run, int64_t span) {
+std::vector<HostClock> estimate_clocks(const Run& run, const CommCalls& calls, int64_t span) {
   std::map<int, std::string> clock_name;
-  return clocks_of(run, span, clock_name);
+  return clocks_of(run, calls, span, clock_name);
 }
 
 }  // namespace triptych::insight

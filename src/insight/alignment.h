@@ -8,6 +8,8 @@
 
 namespace triptych::insight {
 
+struct CommCalls;
+
 /// The host that a trace was recorded on, as its header says; "" when it does not.
 std::string host_of(const Trace& trace);
 
@@ -17,6 +19,9 @@ struct HostClock {
   int64_t offset_ns = 0;  ///< added to its times
   double drift = 0;       ///< ns per ns that remain after the offset (not applied)
   int64_t residual_p95_ns = 0;
+  /// Median distance of single collectives from the offset: how far their ends scatter by
+  /// themselves. The median, for a rank that lost its core for a while says nothing of its clock.
+  int64_t residual_median_ns = 0;
   int64_t calls = 0;  ///< collectives that it was estimated from
 };
 
@@ -27,7 +32,8 @@ struct HostClock {
 std::vector<HostClock> align_clocks(Run& run);
 
 /// The estimate without setting anything, from the times as they are aligned now: what remains.
-std::vector<HostClock> estimate_clocks(const Run& run, int64_t span);
+/// @param calls  those of the span
+std::vector<HostClock> estimate_clocks(const Run& run, const CommCalls& calls, int64_t span);
 
 /// Lets align_clocks set what only it may.
 struct ClockAlignment {

@@ -211,6 +211,9 @@ class Matcher {
       if (call.type != type) return;
     }
     if (call.bytes < 0) call.bytes = bytes;
+    // Gloo's records do not name the peer: each end knows itself.
+    if (call.src < 0) call.src = src;
+    if (call.dst < 0) call.dst = dst;
     call.parts.push_back(part);
   }
 

@@ -78,6 +78,7 @@ void spread(LinkTable& table, const CommCall& call, const CommGroup& group) {
   const auto ns = static_cast<double>(call.transit_ns());
   const auto S = static_cast<double>(std::max<int64_t>(call.bytes, 0));
   if (call.message) {
+    if (call.src < 0 || call.dst < 0) return;  // the other end was not recorded
     table.add(call.src, call.dst, S, ns, false, is_awaited(call));
     return;
   }

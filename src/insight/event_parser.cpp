@@ -5,6 +5,7 @@
 #include <string>
 
 #include "insight/event_args.h"
+#include "insight/flops.h"
 #include "insight/scan.h"
 
 namespace triptych::insight {
@@ -127,6 +128,12 @@ class Committer {
   int64_t integer(ArgKey key, int64_t otherwise) {
     return args_.has(key) ? to_integer(args_[key]).value_or(otherwise) : otherwise;
   }
+  /// Bytes or elements. What no machine has is no size, and sums of the others fit into 64 bits.
+  int64_t size(ArgKey key, int64_t otherwise) {
+    constexpr int64_t kMost = int64_t{1} << 44;
+    const auto value = integer(key, otherwise);
+    return value >= -kMost && value <= kMost ? value : otherwise;
+  }
   int32_t small(ArgKey key, int32_t otherwise) {
     const auto value = integer(key, otherwise);
     return value >= INT32_MIN && value <= INT32_MAX ? static_cast<int32_t>(value) : otherwise;
@@ -214,9 +221,9 @@ class Committer {
     c.group_size = small(kGroupSize, 0);
     c.src_rank = small(kSrcRank, -1);
     c.dst_rank = small(kDstRank, -1);
-    c.in_elements = integer(kInElements, -1);
-    c.out_elements = integer(kOutElements, -1);
-    c.bytes = integer(kBytesWritten, -1);
+    c.in_elements = size(kInElements, -1);
+    c.out_elements = size(kOutElements, -1);
+    c.bytes = size(kBytesWritten, -1);
     c.sequence = integer(kSeq, -1);
     c.in_split = intern(kInSplit);
     if (args_.has(kWaitUs)) c.wait_ns = micros_to_ns(args_[kWaitUs]).value_or(-1);
@@ -240,7 +247,7 @@ class Committer {
     if (args_.has(kBlock)) read_three(args_[kBlock].text(), k.block);
     k.registers = small(kRegisters, 0);
     k.shared_bytes = small(kSharedMemory, 0);
-    k.bytes = integer(kCopyBytes, -1);
+    k.bytes = size(kCopyBytes, -1);
     if (args_.has(kOccupancy))
       k.occupancy_percent = static_cast<float>(to_number(args_[kOccupancy]).value_or(-1));
     if (args_.has(kBandwidth))
@@ -256,8 +263,10 @@ class Committer {
     op.forward_thread = integer(kForwardThread, 0);
     op.shapes = intern(kInputDims);
     op.types = intern(kInputType);
-    // Values of scalars differ from call to call; only messages need them (their peer).
-    if (f_.name.text().starts_with("c10d::")) op.concrete = intern(kConcrete);
+    // Values of scalars differ from call to call; only messages (their peer) and convolutions
+    // (stride and the like) need them.
+    const auto name = f_.name.text();
+    if (name.starts_with("c10d::") || needs_concrete_inputs(name)) op.concrete = intern(kConcrete);
     if (op.sequence < 0 && op.shapes == 0 && op.forward_thread == 0 && op.concrete == 0) return;
     event.detail = static_cast<uint32_t>(sink_.ops.size());
     sink_.ops.push_back(op);
@@ -270,9 +279,9 @@ class Committer {
       MemoryEvent m;
       m.ts_ns = *ts;
       m.address = static_cast<uint64_t>(integer(kAddr, 0));
-      m.bytes = integer(kBytesWritten, 0);
-      m.total_allocated = integer(kTotalAllocated, -1);
-      m.total_reserved = integer(kTotalReserved, -1);
+      m.bytes = size(kBytesWritten, 0);
+      m.total_allocated = size(kTotalAllocated, -1);
+      m.total_reserved = size(kTotalReserved, -1);
       m.device_type = small(kDeviceType, 0);
       m.device = small(kDeviceId, -1);
       m.track = track();

@@ -56,9 +56,15 @@ class Finder {
       const auto& f = run_.files()[static_cast<size_t>(file)];
       if (f.offset_ns != 0) by_offset[f.offset_ns].push_back({f.rank, host_of(f.trace)});
     }
+    std::vector<HostClock> clocks;
     for (const auto& [offset, ranks] : by_offset) {
       constexpr int64_t kLeast = 200000;
       if (std::abs(offset) < kLeast) continue;
+      if (clocks.empty()) clocks = estimate_clocks(run_, calls_, span_);
+      const int64_t scatter = scatter_of(clocks, ranks.front().second);
+      // Where single collectives end further apart than that, it may be they and not the clock: the
+      // same 8 that give a rank a clock of its own (alignment.cpp).
+      if (std::abs(offset) <= 8 * scatter) continue;
       std::string names;
       for (const auto& [rank, host] : ranks)
         names += (names.empty() ? "" : ", ") + std::to_string(rank);
@@ -71,10 +77,22 @@ class Finder {
           host.empty() ? "" : "host " + host + ", ", ranks.size() > 1 ? "s" : "", names,
           milliseconds(std::abs(static_cast<double>(offset))), offset < 0 ? "ahead of" : "behind");
       f.page = "diagnostics";
-      f.evidence = {{"offset_ns", offset}, {"host", host}, {"ranks", Json::array()}};
+      f.evidence = {
+          {"offset_ns", offset}, {"scatter_ns", scatter}, {"host", host}, {"ranks", Json::array()}};
       for (const auto& [rank, unused] : ranks) f.evidence["ranks"].push_back(rank);
       out_.push_back(std::move(f));
     }
+  }
+
+  /// How far the ends of single collectives scatter on a host, or on the one it is compared with.
+  int64_t scatter_of(const std::vector<HostClock>& clocks, const std::string& host) const {
+    const auto files = run_.files_of_span(span_);
+    const auto reference = host_of(run_.files()[static_cast<size_t>(files.front())].trace);
+    int64_t most = 0;
+    for (const auto& clock : clocks)
+      if (clock.host == host || clock.host == reference)
+        most = std::max(most, clock.residual_median_ns);
+    return most;
   }
 
   /// Waiting for data on one rank more than on the others, or everywhere.

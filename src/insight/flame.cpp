@@ -5,6 +5,7 @@
 #include <numeric>
 #include <set>
 #include <string>
+#include <unordered_map>
 
 #include "insight/timeline.h"
 
@@ -50,6 +51,7 @@ class Tree {
     }
     const std::set<uint32_t> chosen(query_.tracks.begin(), query_.tracks.end());
     std::vector<int> node(t.num_events(), -1);
+    seen_.clear();  // the numbers of names are the trace's
     for (uint32_t k = 0; k < t.tracks().size(); ++k) {
       const Track& track = t.tracks()[k];
       if (track.is_device() || (!chosen.empty() && !chosen.contains(track_id(file, k)))) continue;
@@ -60,7 +62,7 @@ class Tree {
         node[e] = above;
         const int64_t time = std::min(t.end(e), to) - std::max(t.ts(e), from);
         if (time < 0 || t.ts(e) >= to || !belongs(t, e)) continue;
-        const int at = node[e] = child(above, t.name(e));
+        const int at = node[e] = child(above, t, t.name_id(e));
         Node& n = nodes_[static_cast<size_t>(at)];
         if (n.calls++ == 0) n.first_id = slice_id(file, e);
         n.total += time;
@@ -118,6 +120,12 @@ class Tree {
     return t.category(e) != Category::kSpan && t.category(e) != Category::kOverhead;
   }
 
+  int child(int parent, const Trace& t, StringId id) {
+    const auto [memo, is_new] = seen_.try_emplace(static_cast<uint64_t>(parent + 1) << 32 | id, 0);
+    if (is_new) memo->second = child(parent, t.string(id));
+    return memo->second;
+  }
+
   int child(int parent, std::string_view name) {
     name = common_name(name);
     if (query_.modules) name.remove_prefix(kModule.size());
@@ -136,6 +144,7 @@ class Tree {
   const FlameQuery& query_;
   std::vector<Node> nodes_;
   std::map<std::pair<int, std::string>, int> index_;
+  std::unordered_map<uint64_t, int> seen_;  ///< (parent, name of this trace) -> node
 };
 
 }  // namespace

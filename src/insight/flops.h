@@ -9,9 +9,12 @@
 
 namespace triptych::insight {
 
-/// Multiply-adds counted twice: matrix products, convolutions without groups, attention; by the
-/// text of `Input Dims`. 0 for other operators.
-double flops_of(std::string_view name, std::string_view dims);
+/// Multiply-adds counted twice: matrix products, convolutions, attention; by the text of
+/// `Input Dims`, and of `Concrete Inputs` for the stride, padding, dilation and groups of
+/// convolutions. 0 for other operators, and for convolutions where these were not recorded.
+double flops_of(std::string_view name, std::string_view dims, std::string_view concrete = "");
+/// True for operators of which flops_of needs `Concrete Inputs`.
+bool needs_concrete_inputs(std::string_view name);
 
 /// What one device can do at most, and who says so.
 struct PeakRate {

@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "base/format.h"
+#include "insight/memory_categories.h"
 #include "insight/timeline.h"
 #include "insight/trace_tree.h"
 #include "insight/work_class.h"
@@ -80,12 +81,16 @@ class Running {
   int64_t sum_ = 0;
 };
 
-/// {category: [bytes at each moment]}; moments rise.
+/// {category: [bytes at each moment]} of the categories with the most bytes in all their blocks;
+/// moments rise.
 Json categories_at(const std::vector<int64_t>& moments,
                    const std::vector<Allocation>& allocations) {
+  std::map<std::string, int64_t> sums;
+  for (const auto& a : allocations) sums[a.category] += a.bytes;
+  const ShownCategories shown(sums);
   std::map<std::string, std::vector<std::pair<int64_t, int64_t>>> changes;  // when, by how much
   for (const auto& a : allocations) {
-    auto& list = changes[a.category];
+    auto& list = changes[shown.shown_as(a.category)];
     list.emplace_back(a.begin_ns, a.bytes);
     if (a.end_ns != INT64_MAX) list.emplace_back(a.end_ns, -a.bytes);
   }
@@ -228,14 +233,20 @@ Json memory_curve_json(const Run& run, int file, int64_t points) {
 }
 
 Json layer_rows(const BytesByModule& modules, int64_t allocated) {
+  std::map<std::string, int64_t> categories;
+  for (const auto& [module, parts] : modules)
+    for (const auto& [category, part] : parts) categories[category] += part;
+  const ShownCategories shown(categories);
   std::vector<std::pair<int64_t, Json>> order;
   for (const auto& [module, parts] : modules) {
-    Json row{{"module", display_name(module)}};
+    std::map<std::string, int64_t> sums;
     int64_t bytes = 0;
     for (const auto& [category, part] : parts) {
-      row[category] = part;
+      sums[shown.shown_as(category)] += part;
       bytes += part;
     }
+    Json row{{"module", display_name(module)}};
+    for (const auto& [category, part] : sums) row[category] = part;
     row["bytes"] = bytes;
     row["share"] = allocated > 0 ? static_cast<double>(bytes) / static_cast<double>(allocated) : 0;
     order.emplace_back(bytes, std::move(row));
@@ -313,7 +324,7 @@ Json memory_peak_json(const Run& run, int file) {
           {"allocated", peak->allocated},
           {"reserved", peak->reserved},
           {"listed", listed},
-          {"categories", by_category},
+          {"categories", shown_sums(by_category)},
           {"layers", layer_rows(by_module, peak->allocated)},
           {"rows", std::move(rows)},
           {"hints", std::move(hints)}};

@@ -37,7 +37,8 @@ std::optional<Peak> memory_peak_of(const Trace& trace, int32_t device_type, int3
 
 /// Bytes by module and category.
 using BytesByModule = std::map<std::string, std::map<std::string, int64_t>>;
-/// [{"module", <category>: bytes..., "bytes", "share"}], the largest first.
+/// [{"module", <category>: bytes..., "bytes", "share"}], the largest first; the categories beyond
+/// the largest (memory_categories.h) as "other".
 Json layer_rows(const BytesByModule& modules, int64_t allocated);
 
 // The documents of the endpoints memory/*.

@@ -155,7 +155,7 @@ std::vector<OpRow> op_rows(const Run& run, const RowFilter& filter, GroupBy grou
       row->min_ns = std::min(row->min_ns, t.dur(e));
       row->max_ns = std::max(row->max_ns, t.dur(e));
       row->durations.push_back(static_cast<float>(t.dur(e)));
-      if (shapes) row->flops += flops_of(t.name(e), t.string(shapes));
+      if (shapes) row->flops += flops_of(t.name(e), t.string(shapes), t.string(detail->concrete));
       if (run.aligned(file, t.ts(e)) < row->first_ns) {
         row->first_ns = run.aligned(file, t.ts(e));
         row->first_id = slice_id(file, e);
@@ -206,8 +206,9 @@ std::vector<KernelRow> kernel_rows(const Run& run, const RowFilter& filter, bool
         row.max_ns = std::max(row.max_ns, t.dur(e));
         if (k && k->bytes > 0) row.bytes += k->bytes;
         if (const EventId op = op_of(t, e); op != kNone && t.op(op) && launched.total[op] > 0)
-          row.flops += flops_of(t.name(op), t.string(t.op(op)->shapes)) * dur /
-                       static_cast<double>(launched.total[op]);
+          row.flops +=
+              flops_of(t.name(op), t.string(t.op(op)->shapes), t.string(t.op(op)->concrete)) * dur /
+              static_cast<double>(launched.total[op]);
         if (k && k->occupancy_percent >= 0) {
           row.occupancy_time += static_cast<double>(k->occupancy_percent) * dur;
           row.occupancy_weight += dur;

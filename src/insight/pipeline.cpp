@@ -31,6 +31,9 @@ Json to_json(const Action& a) {
           {"id", a.id}};
 }
 
+/// Larger numbers are no stages and batches, and products of smaller ones fit into 64 bits.
+constexpr int64_t kMostNumber = int64_t{1} << 31;
+
 std::optional<int64_t> number_after(std::string_view text, std::string_view word) {
   const auto at = text.find(word);
   if (at == std::string_view::npos) return std::nullopt;
@@ -38,7 +41,7 @@ std::optional<int64_t> number_after(std::string_view text, std::string_view word
   while (p < text.data() + text.size() && (*p == ' ' || *p == '=' || *p == ':')) ++p;
   int64_t value = 0;
   const auto [behind, error] = std::from_chars(p, text.data() + text.size(), value);
-  if (error != std::errc()) return std::nullopt;
+  if (error != std::errc() || value < 0 || value > kMostNumber) return std::nullopt;
   return value;
 }
 
@@ -49,24 +52,28 @@ std::optional<Action> parse_action(std::string_view name) {
   const auto stage = number_after(name, "stage");
   auto batch = number_after(name, "micro-batch");
   if (!batch) batch = number_after(name, "micro_batch");
-  if (!stage || !batch) return std::nullopt;
+  const auto chunk = number_after(name, "chunk");
+  if (!stage || !batch || (!chunk && name.find("chunk") != std::string_view::npos))
+    return std::nullopt;
   Action a;
   a.kind = name[0];
   a.stage = *stage;
   a.micro_batch = *batch;
-  a.chunk = number_after(name, "chunk").value_or(0);
+  a.chunk = chunk.value_or(0);
   return a;
 }
 
 /// "stage" of a name is the rank's place, or already counts chunks: then a rank has several.
 void set_positions(std::vector<Action>& actions) {
   std::map<int64_t, std::set<int64_t>> stages_of;
-  std::set<int64_t> stages;
-  for (const auto& a : actions) stages_of[a.rank].insert(a.stage), stages.insert(a.stage);
+  int64_t stages = 1;  // also those that were not recorded
+  for (const auto& a : actions) {
+    stages_of[a.rank].insert(a.stage);
+    stages = std::max(stages, a.stage + 1);
+  }
   const bool places =
       std::ranges::all_of(stages_of, [](const auto& entry) { return entry.second.size() == 1; });
-  for (auto& a : actions)
-    a.position = places ? a.chunk * static_cast<int64_t>(stages.size()) + a.stage : a.stage;
+  for (auto& a : actions) a.position = places ? a.chunk * stages + a.stage : a.stage;
 }
 
 /// A forward waits for that of the stage before; a backward for that of the stage behind and for
@@ -94,6 +101,8 @@ Json ideal_schedule(const std::map<std::pair<int64_t, int64_t>, std::vector<Acti
     lines.push_back(list);
     for (const auto& a : list) there.insert(key_of(a));
   }
+  std::map<std::pair<char, int64_t>, int64_t> usual;
+  for (auto& [like, list] : lengths) usual[like] = static_cast<int64_t>(median(std::move(list)));
   std::map<Key, int64_t> done;
   std::vector<size_t> next(lines.size());
   std::vector<int64_t> free(lines.size());
@@ -114,7 +123,7 @@ Json ideal_schedule(const std::map<std::pair<int64_t, int64_t>, std::vector<Acti
         }
         if (waits) break;
         a.begin = ready;
-        a.end = ready + static_cast<int64_t>(median(lengths[{a.kind, a.position}]));
+        a.end = ready + usual.at({a.kind, a.position});
         free[l] = done[key_of(a)] = a.end;
         pipe = std::max(pipe, a.end);
         ++next[l];
@@ -254,8 +263,7 @@ Json pipeline_json(const Run& run, int64_t span, std::optional<int64_t> step) {
     for (size_t i = 1; i < busy.size(); ++i) {
       const Interval gap{busy[i - 1].end, busy[i].begin};
       steady += gap.length();
-      const auto next =
-          std::ranges::find_if(list, [&](const Action& a) { return a.begin == gap.end; });
+      const auto next = std::ranges::lower_bound(list, gap.end, {}, &Action::begin);
       std::string cause = "own";
       if (next != list.end() && next->kind != 'W') {
         const auto sender = done.find(needs(*next).front());

@@ -86,19 +86,19 @@ GroupBy group_of(const std::string& name) {
   return GroupBy::kName;
 }
 
-/// Median over steps of every sum, for one rank or over all ranks of one step.
-Json median_row(const std::vector<const StepTimes*>& rows) {
-  Json out = Json::object();
-  const Json first = to_json(*rows.front());
-  for (const auto& [key, value] : first.items()) {
-    if (key == "rank" || key == "step" || key == "begin_ns" || !value.is_number()) continue;
-    double sum = 0, count = 0;
-    for (const auto* s : rows) {
-      const auto row = to_json(*s);
-      if (row.contains(key)) sum += row[key].get<double>(), ++count;
+/// Mean over steps of every number: of means, unlike medians, the parts still add up to the total.
+Json mean_row(const std::vector<const StepTimes*>& rows) {
+  Json out = Json::object();  // sums at first
+  std::map<std::string, double> counts;
+  for (const auto* s : rows) {
+    const Json row = to_json(*s);
+    for (const auto& [key, value] : row.items()) {
+      if (key == "rank" || key == "step" || key == "begin_ns" || !value.is_number()) continue;
+      out[key] = out.value(key, 0.0) + value.get<double>();
+      ++counts[key];
     }
-    out[key] = sum / count;
   }
+  for (const auto& [key, count] : counts) out[key] = out[key].get<double>() / count;
   return out;
 }
 
@@ -126,7 +126,7 @@ Json Queries::summary(const Scope& scope, std::string_view by) const {
     std::map<int64_t, std::vector<const StepTimes*>> ranks;
     for (const auto& s : all) ranks[s.rank].push_back(&s);
     for (const auto& [rank, list] : ranks) {
-      Json row = median_row(list);
+      Json row = mean_row(list);
       row["rank"] = rank;
       row["steps"] = list.size();
       rows.push_back(std::move(row));
@@ -230,10 +230,11 @@ Json Queries::comm_links(const Scope& scope) const {
 
 Json Queries::comm_alignment(const Scope& scope) const {
   Json rows = Json::array(), ranks = Json::array();
-  for (const auto& c : estimate_clocks(*run_, scope.span))
+  for (const auto& c : estimate_clocks(*run_, *calls_of(scope.span), scope.span))
     rows.push_back({{"host", c.host},
                     {"remaining_offset_ns", c.offset_ns},
                     {"drift", c.drift},
+                    {"residual_median_ns", c.residual_median_ns},
                     {"residual_p95_ns", c.residual_p95_ns},
                     {"calls", c.calls}});
   for (const int f : run_->files_of_span(scope.span)) {

@@ -47,7 +47,8 @@ class Queries {
   ///  "files":[{"file","path","rank","span","bytes","events","truncated","error","warnings"}],
   ///  "origin_ns","duration_ns","device","snapshots":[],"metrics":bool,"layout"}]}
   Json runs() const;
-  /// by = "rank" or "step": {"by","rows":[{rank, step, total_ns, ... of StepTimes}],"columns"}.
+  /// by = "rank" (means over its steps) or "step":
+  /// {"by","rows":[{rank, step, total_ns, ... of StepTimes}],"columns"}.
   Json summary(const Scope& scope, std::string_view by) const;
   /// {"findings":[{"kind","words","rank","step","src","dst","severity","page","evidence"}],"advice":[...]}:
   /// findings are what is wrong, advice is what a healthy run may show as well.

@@ -81,6 +81,25 @@ void Run::load(int jobs, LoadProgress* progress, bool write_index) {
     work();
   }
   if (cancelled) throw Cancelled();
+  place_in_time();
+}
+
+Run Run::of(std::vector<Trace> traces) {
+  Run run;
+  run.name_ = "run";
+  for (auto& trace : traces) {
+    TraceFile file;
+    file.rank = static_cast<int64_t>(run.files_.size());
+    file.trace = std::move(trace);
+    file.loaded = true;
+    run.files_.push_back(std::move(file));
+  }
+  run.place_in_time();
+  return run;
+}
+
+/// Aligns the clocks and finds time 0.
+void Run::place_in_time() {
   align_clocks(*this);
   int64_t origin = INT64_MAX;
   for (const auto& file : files_)

@@ -38,6 +38,9 @@ class Run {
   /// @throws Error when nothing is there.
   static Run find(const std::vector<std::filesystem::path>& where);
 
+  /// A run of traces that were read before, one a rank in their order; it needs no load().
+  static Run of(std::vector<Trace> traces);
+
   /// Reads all traces (or opens their indexes), `jobs` at a time, then aligns the clocks.
   /// A file that cannot be read gets `error`, the others go on. @throws Cancelled.
   void load(int jobs, LoadProgress* progress = nullptr, bool write_index = true);
@@ -76,6 +79,7 @@ class Run {
 
  private:
   friend struct ClockAlignment;
+  void place_in_time();
   std::filesystem::path root_;
   std::string name_;
   std::vector<TraceFile> files_;

@@ -59,16 +59,22 @@ class SlowRanks {
   }
 
  private:
+  /// Looked up once a rank: there are as many parts of calls as events.
+  int64_t stage(int64_t rank) {
+    const auto [at, added] = stages_.try_emplace(rank);
+    if (added) at->second = stage_of(run_, rank, span_);
+    return at->second;
+  }
+
   /// Sets of ranks that do the same work: the members of a collective group of two and more, of one
   /// stage. A pipeline's stages differ by design and meet in messages only.
-  std::vector<std::vector<int64_t>> peers() const {
+  std::vector<std::vector<int64_t>> peers() {
     const bool messages = std::ranges::any_of(calls_.calls, &CommCall::message);
     std::set<std::vector<int64_t>> sets;
     for (const auto& call : calls_.calls) {
       if (call.message) continue;
       std::map<int64_t, std::vector<int64_t>> stages;
-      for (const auto& part : call.parts)
-        stages[stage_of(run_, part.rank, span_)].push_back(part.rank);
+      for (const auto& part : call.parts) stages[stage(part.rank)].push_back(part.rank);
       for (auto& [stage, members] : stages)
         if (members.size() >= 2) sets.insert(std::move(members));
     }
@@ -83,7 +89,7 @@ class SlowRanks {
     }
     if (!out.empty() || messages) return out;
     std::map<int64_t, std::vector<int64_t>> stages;
-    for (const auto rank : steps_.ranks()) stages[stage_of(run_, rank, span_)].push_back(rank);
+    for (const auto rank : steps_.ranks()) stages[stage(rank)].push_back(rank);
     for (auto& [stage, members] : stages)
       if (members.size() >= 2) out.push_back(std::move(members));
     return out;
@@ -180,6 +186,7 @@ class SlowRanks {
   const PerRank& steps_;
   int64_t span_;
   double step_ns_;
+  std::map<int64_t, int64_t> stages_;
   std::map<int64_t, RankComm> comm_;
   std::set<int64_t> reported_;
   std::vector<Finding> out_;

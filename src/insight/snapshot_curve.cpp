@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "insight/memory_categories.h"
 #include "insight/memory_view.h"
 #include "insight/timeline.h"
 
@@ -71,8 +72,9 @@ class History {
       std::vector<int64_t> by_category;
     };
     std::vector<Point> high(static_cast<size_t>(points));
-    std::vector<int64_t> by_category(categories_.size());
-    for (size_t g = 0; g < groups_.size(); ++g) by_category[category_of_[g]] += sums_[g].bytes;
+    const auto [names, column] = columns();
+    std::vector<int64_t> by_category(names.size());
+    for (size_t g = 0; g < groups_.size(); ++g) by_category[column[g]] += sums_[g].bytes;
     int64_t now = total_;
     // The highest moment of every stretch, with its parts: no peak is lost, and the parts add up.
     const auto look = [&](int64_t t) {
@@ -84,7 +86,7 @@ class History {
     look(begin);
     for (const auto& e : events_) {
       now += e.bytes;
-      by_category[category_of_[e.group]] += e.bytes;
+      by_category[column[e.group]] += e.bytes;
       look(e.t_us);
     }
     Json list = Json::array();
@@ -92,10 +94,10 @@ class History {
     for (const auto& p : high) {
       if (p.allocated < 0) continue;
       list.push_back({{"t", (p.t - begin) * 1000}, {"allocated", p.allocated}, {"reserved", -1}});
-      for (const auto& [name, number] : categories_) {
-        auto& values = categories[name];
+      for (size_t c = 0; c < names.size(); ++c) {
+        auto& values = categories[names[c]];
         if (values.is_null()) values = Json::array();
-        values.push_back(p.by_category[number]);
+        values.push_back(p.by_category[c]);
       }
     }
     return {{"points", list}, {"rows", list}, {"categories", categories}};
@@ -137,7 +139,7 @@ class History {
     }
     return {{"peak_ns", (at - begin_us()) * 1000},
             {"allocated", most},
-            {"categories", categories},
+            {"categories", shown_sums(categories)},
             {"layers", layer_rows(modules, most)},
             {"rows", std::move(rows)}};
   }
@@ -145,6 +147,32 @@ class History {
  private:
   int64_t begin_us() const { return events_.empty() ? 0 : events_.front().t_us; }
   int64_t end_us() const { return events_.empty() ? 0 : events_.back().t_us; }
+
+  struct Columns {
+    std::vector<std::string> names;
+    std::vector<size_t> of_group;
+  };
+  /// The categories that are shown: those that hold most at their own peaks.
+  Columns columns() const {
+    std::map<std::string, int64_t> now, most;
+    for (size_t g = 0; g < groups_.size(); ++g) now[groups_[g].category] += sums_[g].bytes;
+    most = now;
+    for (const auto& e : events_) {
+      auto& bytes = now[groups_[e.group].category];
+      bytes += e.bytes;
+      auto& high = most[groups_[e.group].category];
+      high = std::max(high, bytes);
+    }
+    const ShownCategories shown(most);
+    Columns out;
+    std::map<std::string, size_t> number;
+    for (const auto& group : groups_) {
+      const auto [at, added] = number.try_emplace(shown.shown_as(group.category), out.names.size());
+      if (added) out.names.push_back(at->first);
+      out.of_group.push_back(at->second);
+    }
+    return out;
+  }
 
   uint32_t group_of(const Json& holder) {
     Group group{.category = word(holder, "category"), .module = {}, .op = {}};
@@ -157,8 +185,6 @@ class History {
     }
     const auto [at, is_new] = numbers_.try_emplace(group, static_cast<uint32_t>(groups_.size()));
     if (is_new) {
-      category_of_.push_back(
-          categories_.try_emplace(group.category, categories_.size()).first->second);
       groups_.push_back(std::move(group));
       sums_.emplace_back();
     }
@@ -173,9 +199,7 @@ class History {
 
   std::map<Group, uint32_t> numbers_;
   std::vector<Group> groups_;
-  std::map<std::string, size_t> categories_;
-  std::vector<size_t> category_of_;  ///< by group
-  std::vector<Sum> sums_;            ///< by group
+  std::vector<Sum> sums_;  ///< by group
   int64_t total_ = 0;
   std::vector<Event> events_;
 };

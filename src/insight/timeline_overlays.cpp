@@ -1,7 +1,6 @@
 // What is drawn over the lanes of the timeline: arrows and curves.
 #include <algorithm>
 #include <map>
-#include <tuple>
 #include <vector>
 
 #include "base/error.h"
@@ -9,61 +8,74 @@
 #include "insight/trace_tree.h"
 
 namespace triptych::insight {
+namespace {
 
-Json flows_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, int64_t t1,
-                uint32_t limit) {
-  struct Arrow {
-    int file;
-    EventId from, to;
-  };
-  std::vector<Arrow> arrows;
-  std::map<size_t, std::vector<bool>> wanted;
-  for (const uint32_t id : tracks) {
-    const size_t file = id >> 16, track = id & 0xffff;
-    if (file >= run.files().size() || track >= run.files()[file].trace.tracks().size()) continue;
-    auto& list = wanted[file];
-    list.resize(run.files()[file].trace.tracks().size());
-    list[track] = true;
+/// Arrows that begin or end on the wanted tracks within a range of time.
+class Arrows {
+ public:
+  Arrows(const Run& run, std::span<const uint32_t> tracks, int64_t t0, int64_t t1)
+      : run_(run), t0_(t0), t1_(t1) {
+    for (const uint32_t id : tracks) {
+      const size_t file = id >> 16, track = id & 0xffff;
+      if (file >= run.files().size() || track >= run.files()[file].trace.tracks().size()) continue;
+      auto& list = wanted_[static_cast<int>(file)];
+      list.resize(run.files()[file].trace.tracks().size());
+      list[track] = true;
+    }
   }
-  for (const auto& entry : wanted) {
-    const auto& on = entry.second;
-    const int file = static_cast<int>(entry.first);
-    const Trace& t = run.files()[entry.first].trace;
-    const int64_t from = run.unaligned(file, t0), to = run.unaligned(file, t1);
-    const auto seen = [&](EventId e) {
-      return on[t.track_of(e)] && t.ts(e) < to && t.end(e) >= from;
-    };
-    const auto add = [&](EventId a, EventId b) {
-      if (seen(a) || seen(b)) arrows.push_back({file, a, b});
-    };
-    for (const auto& flow : t.flows()) add(flow.from, flow.to);
-    for (uint32_t k = 0; k < t.tracks().size(); ++k) {
-      const Track& track = t.tracks()[k];
-      if (!track.is_device()) continue;
-      for (uint32_t r = 0; r < track.num_rows; ++r) {
-        const auto range = events_between(t, t.rows()[track.first_row + r], from, to);
-        for (EventId e = range.first; e < range.last; ++e)
-          if (t.linked(e) != kNone) add(t.linked(e), e);
+
+  /// visit(file, from, to), always in the same order: that of the events, so by time on each row.
+  template <class Visit>
+  void each(Visit&& visit) const {
+    for (const auto& [file, on] : wanted_) {
+      const Trace& t = run_.files()[static_cast<size_t>(file)].trace;
+      const int64_t from = run_.unaligned(file, t0_), to = run_.unaligned(file, t1_);
+      const auto seen = [&, &tracks = on](EventId e) {
+        return t.ts(e) < to && t.end(e) >= from && tracks[t.track_of(e)];
+      };
+      for (const auto& flow : t.flows())
+        if (seen(flow.from) || seen(flow.to)) visit(file, flow.from, flow.to);
+      for (uint32_t k = 0; k < t.tracks().size(); ++k) {
+        const Track& track = t.tracks()[k];
+        if (!track.is_device()) continue;
+        for (uint32_t r = 0; r < track.num_rows; ++r) {
+          const auto range = events_between(t, t.rows()[track.first_row + r], from, to);
+          for (EventId e = range.first; e < range.last; ++e)
+            if (t.linked(e) != kNone && (seen(e) || seen(t.linked(e)))) visit(file, t.linked(e), e);
+        }
       }
     }
   }
-  // Too many to draw: every n-th in the order of time, so that their density still shows.
-  std::ranges::sort(arrows, {}, [&](const Arrow& a) {
-    const Trace& t = run.files()[static_cast<size_t>(a.file)].trace;
-    return std::tuple(run.aligned(a.file, t.ts(a.from)), a.file, a.from, a.to);
-  });
-  const size_t total = arrows.size(), shown = std::min<size_t>(total, limit);
+
+ private:
+  const Run& run_;
+  int64_t t0_, t1_;
+  std::map<int, std::vector<bool>> wanted_;  ///< file -> tracks
+};
+
+}  // namespace
+
+Json flows_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, int64_t t1,
+                uint32_t limit) {
+  const Arrows arrows(run, tracks, t0, t1);
+  size_t total = 0;
+  arrows.each([&](int, EventId, EventId) { ++total; });
+  // Too many to draw: every n-th, so that their density still shows. None is kept meanwhile: in
+  // view of a whole run there may be as many as events.
+  const size_t shown = std::min<size_t>(total, limit);
   Json flows = Json::array();
-  for (size_t i = 0; i < shown; ++i) {
-    const Arrow& arrow = arrows[i * total / shown];
-    const Trace& t = run.files()[static_cast<size_t>(arrow.file)].trace;
-    flows.push_back({{"from", slice_id(arrow.file, arrow.from)},
-                     {"to", slice_id(arrow.file, arrow.to)},
-                     {"from_track", track_id(arrow.file, t.track_of(arrow.from))},
-                     {"to_track", track_id(arrow.file, t.track_of(arrow.to))},
-                     {"from_ns", run.aligned(arrow.file, t.ts(arrow.from))},
-                     {"to_ns", run.aligned(arrow.file, t.ts(arrow.to))}});
-  }
+  size_t number = 0, next = 0;
+  arrows.each([&](int file, EventId from, EventId to) {
+    if (number++ != next || flows.size() == shown) return;
+    const Trace& t = run.files()[static_cast<size_t>(file)].trace;
+    flows.push_back({{"from", slice_id(file, from)},
+                     {"to", slice_id(file, to)},
+                     {"from_track", track_id(file, t.track_of(from))},
+                     {"to_track", track_id(file, t.track_of(to))},
+                     {"from_ns", run.aligned(file, t.ts(from))},
+                     {"to_ns", run.aligned(file, t.ts(to))}});
+    next = flows.size() * total / shown;
+  });
   return {{"flows", std::move(flows)}, {"total", total}, {"truncated", shown < total}};
 }
 

@@ -147,7 +147,10 @@ class Builder {
       if (!keep(e)) return;
       const uint64_t at = next[e.track]++;
       image.ts[at] = e.ts;
-      image.dur[at] = std::min(e.dur, usual.most == INT64_MAX ? e.dur : usual.most - e.ts);
+      // 104 days, so that sums of durations fit into 64 bits.
+      constexpr int64_t kLongest = int64_t{1} << 53;
+      image.dur[at] =
+          std::min({e.dur, kLongest, usual.most == INT64_MAX ? e.dur : usual.most - e.ts});
       image.args_offset[at] = e.args_offset;
       image.name[at] = e.name;
       image.correlation[at] = e.correlation;

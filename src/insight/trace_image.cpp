@@ -18,7 +18,7 @@ namespace triptych::insight {
 namespace {
 
 constexpr char kMagic[8] = {'T', 'R', 'I', 'P', 'I', 'D', 'X', '\n'};
-constexpr uint32_t kVersion = 3;
+constexpr uint32_t kVersion = 4;
 constexpr size_t kAlign = 64;
 
 struct Section {

@@ -17,7 +17,6 @@
 #include "insight/intervals.h"
 #include "insight/operators.h"
 #include "insight/pickle.h"
-#include "insight/pipeline.h"
 #include "insight/queries.h"
 #include "insight/report.h"
 #include "insight/statistics.h"
@@ -304,33 +303,6 @@ TEST(Names, ClassesAndShortNames) {
   EXPECT_EQ(short_name("aten::add"), "aten::add");
 }
 
-TEST(Pipeline, BubbleOfTheSimulationIsTheory) {
-  const Loaded l({.data = 1,
-                  .pipeline = 4,
-                  .steps = 3,
-                  .layers = 4,
-                  .micro_batches = 8,
-                  .device = false,
-                  .message_bytes = 1 << 10,
-                  .noise = 0});
-  const auto p = pipeline_json(*l.run, -1, std::nullopt);
-  ASSERT_EQ(p["stages"].size(), 4u);
-  EXPECT_DOUBLE_EQ(p["theory"]["bubble_share"].get<double>(), 3.0 / 11);
-  // The messages' latency is all that is added.
-  EXPECT_NEAR(p["bubble_share"].get<double>(), 3.0 / 11, 0.01);
-  for (const auto& stage : p["stages"])
-    EXPECT_EQ(stage["busy_ns"].get<int64_t>() + stage["bubble_ns"].get<int64_t>(),
-              p["pipe_ns"].get<int64_t>());
-  // Without links and noise the very order of these actions gives the formula; 1 %: F and B of one
-  // stage are 1 to 2 only up to the noise in the medians.
-  const auto& ideal = p["ideal"];
-  ASSERT_TRUE(ideal.is_object());
-  EXPECT_NEAR(ideal["bubble_share"].get<double>(), p["theory"]["bubble_share"].get<double>(), 0.01);
-  EXPECT_LE(ideal["pipe_ns"].get<int64_t>(), p["pipe_ns"].get<int64_t>());
-  EXPECT_EQ(theoretical_bubble("interleaved", 4, 8, 2), 3.0 / 19);
-  EXPECT_EQ(theoretical_bubble("1f1b", 1, 8, 1), 0);
-}
-
 TEST(CriticalPath, CoversTheStepWithoutHoles) {
   for (const bool device : {true, false}) {
     const Loaded l({.data = 2, .steps = 3, .device = device});
@@ -346,36 +318,18 @@ TEST(CriticalPath, CoversTheStepWithoutHoles) {
     int64_t sum = 0;
     for (const auto& [bound, ns] : document["bounds"].items()) sum += ns.get<int64_t>();
     EXPECT_EQ(sum, document["length_ns"].get<int64_t>());
+    // If a class took half as long, the step would be shorter by half of what it bounds.
+    ASSERT_EQ(document["what_if"].size(), document["bounds"].size());
+    for (const auto& row : document["what_if"]) {
+      const auto bound = document["bounds"][row["class"].get<std::string>() + "_ns"];
+      EXPECT_EQ(row["factor"], 0.5);
+      EXPECT_EQ(row["length_ns"].get<int64_t>(), sum - bound.get<int64_t>() / 2) << row;
+    }
     ASSERT_TRUE(document["bounds"].contains("compute_ns")) << document["bounds"];
     // The device is the bottleneck of this run: most of the path is its compute.
     EXPECT_GT(document["bounds"]["compute_ns"].get<int64_t>(),
               document["length_ns"].get<int64_t>() / 2);
   }
-}
-
-TEST(Memory, PeakListsWhatLives) {
-  Scratch folder;
-  const auto memory = [](int ts, int bytes, int addr, int total) {
-    return R"({"ph":"i","name":"[memory]","pid":1,"tid":1,"ts":)" + std::to_string(ts) +
-           R"(,"s":"t","args":{"Addr":)" + std::to_string(addr) + R"(,"Bytes":)" +
-           std::to_string(bytes) + R"(,"Total Allocated":)" + std::to_string(total) +
-           R"(,"Total Reserved":2000,"Device Type":0,"Device Id":-1}},)";
-  };
-  std::ofstream(folder.path() / "rank0.trace.json")
-      << R"({"traceEvents":[{"ph":"X","cat":"user_annotation","name":"ProfilerStep#0","pid":1,"tid":1,"ts":0,"dur":100},
-      {"ph":"X","cat":"cpu_op","name":"aten::mm","pid":1,"tid":1,"ts":5,"dur":20},)"
-      << memory(6, 100, 1, 600) << memory(7, 300, 2, 900) << memory(20, -300, 2, 600)
-      << memory(40, -500, 9, 100) << memory(50, -100, 1, 0) << "]}";
-  const auto run = load_run(folder.path());
-  const auto peak = Queries(run).memory_peak({});
-  EXPECT_EQ(peak["allocated"], 900);
-  EXPECT_EQ(peak["categories"]["before start"], 500);
-  EXPECT_EQ(peak["categories"]["temporary"], 300);   // freed inside the operator that made it
-  EXPECT_EQ(peak["categories"]["activation"], 100);  // lives beyond its operator, within the step
-  EXPECT_EQ(peak["listed"], 900);
-  const auto curve = Queries(run).memory_curve({}, 64);
-  EXPECT_EQ(curve["peak"]["allocated"], 900);
-  EXPECT_EQ(Queries(run).memory_allocations({})["total"], 3);
 }
 
 TEST(Idle, SaysWhatTheHostDid) {
