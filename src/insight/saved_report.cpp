@@ -22,6 +22,7 @@ struct Question {
 
 constexpr int64_t kTableRows = 1000;
 constexpr size_t kTracks = 64;
+constexpr size_t kMostPlaces = 200;       // events that findings lead to; a few KB each
 constexpr size_t kTileBudget = 12 << 20;  // bytes before packing, which halves them
 constexpr size_t kFullBudget = 32 << 20;  // of the rank that was asked for
 
@@ -176,6 +177,20 @@ void add_timeline(const Run& run, std::optional<int64_t> full_rank, Json& docume
   }
 }
 
+/// The events that the findings lead to.
+void add_places(Viewer::State& state, Json& documents) {
+  std::set<std::string> places;
+  if (!documents.contains("findings")) return;
+  for (const char* list : {"findings", "advice"})
+    for (const Json& finding : documents["findings"].value(list, Json::array()))
+      if (finding.contains("slice") && places.size() < kMostPlaces)
+        places.insert("slice/" + std::to_string(finding["slice"].get<uint64_t>()));
+  for (const std::string& path : places) {
+    const HttpReply reply = answer_api(state, path, {.path = path, .params = {}});
+    if (reply.status == 200) documents[path] = Json::parse(reply.body);
+  }
+}
+
 }  // namespace
 
 std::string report_html(Viewer::State& state) {
@@ -188,6 +203,7 @@ std::string report_html(Viewer::State& state) {
     if (reply.status == 200)
       documents[key(question.path, question.params)] = Json::parse(reply.body);
   }
+  add_places(state, documents);
   add_timeline(queries.run(), state.options.full_rank, documents, binary);
 
   const std::string saved =

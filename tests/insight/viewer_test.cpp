@@ -5,18 +5,39 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <sstream>
 
 #include "base/error.h"
+#include "base/format.h"
 #include "base/json.h"
 #include "insight/assets.h"
-#include "synthetic.h"
+#include "insight/gzip.h"
+#include "insight/queries.h"
+#include "loaded.h"
 
 namespace triptych::insight {
 namespace {
 
-namespace fs = std::filesystem;
 using testing::HasSubstr;
 using testing::Not;
+
+std::string from_base64(std::string_view text) {
+  constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string bytes;
+  uint32_t group = 0;
+  int bits = 0;
+  for (const char c : text) {
+    const auto digit = kDigits.find(c);
+    if (digit == std::string_view::npos) break;
+    group = group << 6 | static_cast<uint32_t>(digit);
+    bits += 6;
+    if (bits < 8) continue;
+    bits -= 8;
+    bytes += static_cast<char>(group >> bits & 0xff);
+  }
+  return bytes;
+}
 
 /// A made-up run of four ranks in two stages, read once for all tests.
 class ViewerTest : public testing::Test {
@@ -97,11 +118,37 @@ TEST_F(ViewerTest, EveryDocumentIsAnswered) {
 }
 
 TEST_F(ViewerTest, CsvOfEveryTable) {
+  const Queries queries(load_run(folder / "run"));
   for (const std::string& table : table_names()) {
     const HttpReply reply = ask("export.csv", {{"table", table}});
     EXPECT_EQ(reply.status, 200) << table;
     EXPECT_EQ(reply.download, table + ".csv");
+    // A line for the names and one a row, a cell for each name.
+    const auto rows = table_by_name(queries, table, {})["rows"];
+    std::vector<std::string> lines;
+    std::istringstream text(reply.body);
+    for (std::string line; std::getline(text, line);) lines.push_back(line);
+    ASSERT_EQ(lines.size(), rows.size() + 1) << table;
+    if (table != "findings" && table != "diagnostics") {  // of this run there are none
+      ASSERT_FALSE(rows.empty()) << table;
+    }
+    for (const auto& row : rows) {
+      for (const auto& [name, value] : row.items()) {
+        if (!value.is_structured()) {
+          EXPECT_THAT("," + lines[0], HasSubstr("," + name)) << table;
+        }
+      }
+    }
   }
+  // The values stand below their names.
+  const auto kernels = ask("export.csv", {{"table", "kernels"}}).body;
+  EXPECT_THAT(kernels, testing::StartsWith("name,class,calls,total_ns,"));
+  const auto table = table_by_name(queries, "kernels", {});
+  for (const auto& row : table["rows"])
+    EXPECT_THAT(kernels,
+                HasSubstr(fmt::format("\r\n{},{},{},{},", row["name"].get<std::string>(),
+                                      row["class"].get<std::string>(), row["calls"].get<int64_t>(),
+                                      row["total_ns"].get<int64_t>())));
   EXPECT_THROW(ask("export.csv", {{"table", "../secret"}}), UsageError);
 }
 
@@ -125,6 +172,13 @@ TEST_F(ViewerTest, RefusesHostileParameters) {
   EXPECT_THROW(ask("ops", {{"limit", "1000000000"}}), UsageError);
   EXPECT_THROW(ask("strings", {{"file", "999"}}), UsageError);
   EXPECT_THROW(ask("summary", {{"rank", "x"}}), UsageError);
+  EXPECT_THROW(ask("flame", {{"t0", "5"}, {"t1", "5"}}), UsageError);
+  EXPECT_THROW(ask("flame", {{"tracks", "0,x"}}), UsageError);
+  EXPECT_THROW(ask("flame", {{"tracks", many}}), UsageError);
+  EXPECT_THROW(ask("flame", {{"step", "x"}}), UsageError);
+  for (const char* points : {"0", "-5", "1e3", "20001", "9223372036854775808"})
+    EXPECT_THROW(ask("memory/curve", {{"points", points}}), UsageError) << points;
+  EXPECT_THROW(ask("memory/snapshot", {{"number", "-1"}}), UsageError);
 }
 
 /// Ids that nobody gave out must not be followed into memory that is not ours.
@@ -149,6 +203,7 @@ TEST_F(ViewerTest, UnknownIdsAreErrorsOrEmpty) {
     harmless("counters", {{"track", track}, {"t0", "0"}, {"t1", "1000"}});
     harmless("range", {{"tracks", track}, {"t0", "0"}, {"t1", "1000"}});
     harmless("flows", {{"tracks", track}, {"t0", "0"}, {"t1", "1000"}});
+    harmless("flame", {{"tracks", track}, {"t0", "0"}, {"t1", "1000"}});
   }
   for (const char* query : {"", "/", "/(/", "/(a+)+$/", ":", "a:", ":b", "\xff\xfe"})
     harmless("search", {{"q", query}});
@@ -162,6 +217,24 @@ TEST_F(ViewerTest, EveryTileOfEveryLevelHasItsForm) {
   ASSERT_GE(reply.body.size(), 8u);
   EXPECT_EQ(reply.body.substr(0, 4), "TILE");
   EXPECT_EQ(reply.type, "application/octet-stream");
+}
+
+TEST_F(ViewerTest, ReportHoldsThePlacesOfItsFindings) {
+  const fs::path slow = folder / "slow/traces";
+  write_synthetic_run({.data = 4, .steps = 5, .slow_rank = 2}, slow);
+  Viewer other({.where = {folder / "slow"}, .write_index = false});
+  other.wait();
+  const auto findings =
+      Json::parse(other.answer({.path = "/api/v1/findings", .params = {}}).body)["findings"];
+  ASSERT_EQ(findings.size(), 1u);
+  const auto html = other.answer({.path = "/api/v1/export.html", .params = {}}).body;
+  constexpr std::string_view kBegin = "data-packed=\"gzip\">\n";
+  const auto begin = html.find(kBegin) + kBegin.size();
+  const auto saved = Json::parse(
+      gunzip(from_base64(html.substr(begin, html.find('\n', begin) - begin)), 64 << 20));
+  const auto key = "slice/" + std::to_string(findings[0]["slice"].get<uint64_t>());
+  ASSERT_TRUE(saved["documents"].contains(key));
+  EXPECT_EQ(saved["documents"][key]["rank"], 2);
 }
 
 TEST_F(ViewerTest, ReportStandsAlone) {

@@ -35,6 +35,9 @@ function savedKey(path: string, query: Query): string {
 
 export const isReport = (): boolean => saved !== null;
 
+/** Whether this question has an answer: a server has all, a saved report those that were saved. */
+export const isAnswered = (path: string): boolean => saved === null || path in saved.documents;
+
 function fromBase64(text: string): Uint8Array<ArrayBuffer> {
   const raw = atob(text);
   const bytes = new Uint8Array(raw.length);

@@ -1,5 +1,6 @@
-// Stacked bars, one a row: how each rank or step spends its time.
+// Stacked bars, one a row: how each rank or step spends its time; and a matrix of cells.
 import { hatch, plot } from "./canvas";
+import { Choice, outline } from "./choice";
 import { h } from "./dom";
 import type { Row } from "./format";
 import { numberOf, show, textOf, title } from "./format";
@@ -20,6 +21,9 @@ const barHeight = 22, left = 90, right = 80;
 export function stackedBars(rows: readonly Row[], options: BarOptions): HTMLElement {
   const sum = (row: Row): number => options.parts.reduce((all, part) => all + Math.max(0, numberOf(row[part.field])), 0);
   const most = Math.max(1e-9, ...rows.map(sum));
+  const describe = (row: Row): string => [options.name(row), ...options.parts.map((part) =>
+    `${part.label}: ${show(part.field, row[part.field])} (${sum(row) > 0 ? ((numberOf(row[part.field]) / sum(row)) * 100).toFixed(1) : "0"} %)`)].join("\n");
+  const choice = new Choice(rows.length, 1, (r) => describe(rows[r] ?? {}), (r) => { const row = rows[r]; if (row !== undefined) options.onOpen?.(row); });
   const chart = plot(options.label, rows.length * barHeight + 4, (context, width) => {
     const scale = (width - left - right) / most;
     context.textBaseline = "middle";
@@ -39,16 +43,17 @@ export function stackedBars(rows: readonly Row[], options: BarOptions): HTMLElem
       context.fillStyle = color("muted");
       context.textAlign = "left";
       context.fillText(show(options.parts[0]?.field ?? "", sum(row)), x + 6, y + 8);
+      if (choice.chosen?.[0] === i) outline(context, 0, i * barHeight, width, barHeight);
     });
   });
+  choice.attach(chart.canvas, chart.redraw);
   const at = (event: MouseEvent): Row | undefined => {
     const box = chart.canvas.getBoundingClientRect();
     return rows[Math.floor((event.clientY - box.top) / barHeight)];
   };
   chart.canvas.addEventListener("mousemove", (event) => {
     const row = at(event);
-    chart.canvas.title = row === undefined ? "" : [options.name(row), ...options.parts.map((part) =>
-      `${part.label}: ${show(part.field, row[part.field])} (${sum(row) > 0 ? ((numberOf(row[part.field]) / sum(row)) * 100).toFixed(1) : "0"} %)`)].join("\n");
+    chart.canvas.title = row === undefined ? "" : describe(row);
   });
   chart.canvas.addEventListener("click", (event) => { const row = at(event); if (row !== undefined) options.onOpen?.(row); });
   const legend = h("div", { class: "legend" }, ...options.parts.map((part, i) => {
@@ -56,7 +61,7 @@ export function stackedBars(rows: readonly Row[], options: BarOptions): HTMLElem
     key.style.setProperty("--key", series(i));
     return key;
   }));
-  return h("div", { class: "chart" }, legend, chart.element);
+  return h("div", { class: "chart" }, legend, chart.element, choice.words);
 }
 
 /** A matrix of cells; darker is more; the number stands in the cell when there is room. */
@@ -75,6 +80,8 @@ export function heatMap(options: {
   for (let r = 0; r < options.rows.length; ++r) {
     for (let c = 0; c < options.columns.length; ++c) most = Math.max(most, options.value(r, c) ?? 0);
   }
+  const describe = (r: number, c: number): string => [`${options.rows[r] ?? ""} → ${options.columns[c] ?? ""}`, options.tip(r, c)].filter((text) => text !== "").join("\n");
+  const choice = new Choice(options.rows.length, options.columns.length, describe, (r, c) => { options.onOpen?.(r, c); });
   const chart = plot(options.label, head + options.rows.length * high + 4, (context) => {
     context.textBaseline = "middle";
     context.fillStyle = color("muted");
@@ -105,7 +112,9 @@ export function heatMap(options: {
         }
       }
     }
+    if (choice.chosen !== null) outline(context, gutter + choice.chosen[1] * size, head + choice.chosen[0] * high, size, high);
   });
+  choice.attach(chart.canvas, chart.redraw);
   const cell = (event: MouseEvent): [number, number] | null => {
     const box = chart.canvas.getBoundingClientRect();
     const c = Math.floor((event.clientX - box.left - gutter) / size), r = Math.floor((event.clientY - box.top - head) / high);
@@ -116,7 +125,7 @@ export function heatMap(options: {
     chart.canvas.title = at === null ? "" : options.tip(...at);
   });
   chart.canvas.addEventListener("click", (event) => { const at = cell(event); if (at !== null) options.onOpen?.(...at); });
-  return chart.element;
+  return h("div", { class: "chart" }, chart.element, choice.words);
 }
 
 /** Fields of the rows that are times and are not the total; what a chart can stack when nothing is said. */

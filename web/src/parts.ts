@@ -1,6 +1,6 @@
 // Pieces that several pages use.
 import type { Query } from "./api";
-import { ApiError, ask } from "./api";
+import { ApiError, ask, isAnswered } from "./api";
 import type { Child } from "./dom";
 import { h, replace } from "./dom";
 import type { Json, Row } from "./format";
@@ -78,15 +78,16 @@ export function tabs(label: string, list: readonly (readonly [string, string, ()
   return h("div", {}, bar, panel);
 }
 
-/** Where in the timeline a row points to, as parameters of that page; null when it does not say. */
+/** Where in the timeline a row points to, as parameters of that page; null when it does not say, or when a saved report does not hold it. */
 export function hashOf(row: Row): Record<string, string | number> | null {
+  const reaches = (id: Json | undefined): id is number => typeof id === "number" && isAnswered(`slice/${id}`);
   for (const name of ["slice", "first_id"]) {
     const id = row[name];
-    if (typeof id === "number") return { slice: id };
+    if (reaches(id)) return { slice: id };
   }
   const link = row["link"];
   if (typeof link === "object" && link !== null && !Array.isArray(link)) return hashOf(link);
-  if (typeof row["id"] === "number" && ["start_ns", "begin_ns", "track"].some((name) => name in row)) return { slice: row["id"] };
+  if (reaches(row["id"]) && ["start_ns", "begin_ns", "track"].some((name) => name in row)) return { slice: row["id"] };
   // A call of a collective: its first part.
   const parts = row["parts"];
   if (Array.isArray(parts)) {

@@ -11,6 +11,8 @@ export const zh: Readonly<Record<string, string>> = {
   "Drag over the lanes to add up a range.": "在泳道上拖动，汇总一段时间。",
   "Press / and type a name, key:value, or /expression/.": "按 / 输入名称、键:值 或 /正则/。",
   "Event": "事件",
+  "A saved report holds the details of those events only that its findings lead to.": "保存的报告只含其发现所指事件的详情。",
+  "Arrows move, Enter opens": "方向键移动，回车打开",
   "Range": "区间",
   "Matches": "匹配",
   "Details": "详情",

@@ -60,6 +60,116 @@ test("a page that is empty says why and what to do", async () => {
   fs.rmSync(folder, { recursive: true });
 });
 
+test("pages of a trace that holds next to nothing name what to set", async () => {
+  const folder = scratch();
+  fs.writeFileSync(path.join(folder, "a_1.pt.trace.json"), JSON.stringify({ distributedInfo: { rank: 0 },
+    traceEvents: [{ ph: "X", cat: "python_function", name: "main", pid: 1, tid: 1, ts: 1, dur: 2 }] }));
+  const bare = await startViewer(folder);
+  const { page, go, check, close } = await openPage(bare.url);
+  for (const [name, tab, words] of [["parallelism", "pipeline", /parallel\.pipeline > 1 and profile\.level >= 1/], ["communication", "matrix", /profile\.level = 1/],
+    ["operators", "kernels", /no device work was recorded/], ["operators", "flame&by=modules", /profile\.with_stack = true/], ["critical", "path", /ProfilerStep#n/]]) {
+    await go(name, `?tab=${tab}`);
+    assert.match(await page.locator("main .empty").first().innerText(), words, `${name}/${tab}`);
+  }
+  check();
+  await close();
+  await bare.stop();
+  fs.rmSync(folder, { recursive: true });
+});
+
+test("the rank grid tells each rank's place and leads to its steps", async () => {
+  const { page, go, idle, check, close } = await openPage(viewer.url);
+  await go("parallelism", "?tab=layout");
+  const cells = page.locator("main .rank-cell");
+  assert.equal(await cells.count(), 8);
+  // Ranks 2 s and 2 s + 1 are the two replicas of stage s.
+  for (const [rank, place] of [[0, "t0 c0 d0 p0"], [1, "t0 c0 d1 p0"], [5, "t0 c0 d1 p2"], [7, "t0 c0 d1 p3"]]) {
+    const text = await cells.nth(rank).innerText();
+    assert.ok(text.includes(`rank ${rank}`) && text.includes(place), `${rank}: ${text}`);
+  }
+  await cells.nth(5).focus();
+  const marked = await cells.evaluateAll((all) => all.flatMap((cell, i) => (cell.classList.contains("same") ? [i] : [])));
+  assert.deepEqual(marked, [1, 3, 4, 5, 7], "its stage's ranks, and its replica's in the other stages");
+  await cells.nth(5).click();
+  await page.waitForFunction(() => document.querySelector("main").dataset.page === "overview");
+  await idle();
+  assert.match(page.url(), /#overview\?rank=5&by=step$/);
+  const ranks = await page.locator("main tbody tr:not(.spacer)").evaluateAll((rows) => rows.map((row) => row.cells[0].textContent));
+  assert.deepEqual(ranks, ["5", "5", "5", "5"], "its four steps");
+  check();
+  await close();
+});
+
+test("bars and cells of a matrix are walked with the arrows, and Enter opens", async () => {
+  const { page, go, idle, shot, check, close } = await openPage(viewer.url);
+  await go("overview");
+  const bars = page.locator("main .chart").first();
+  await page.locator("main [role=tab]").first().focus();
+  while (await page.evaluate(() => document.activeElement.tagName !== "CANVAS")) await page.keyboard.press("Tab");
+  assert.match(await bars.locator(".chosen").innerText(), /^rank 0 · .*compute only.*%/i);
+  await page.keyboard.press("ArrowDown");
+  assert.match(await bars.locator(".chosen").innerText(), /^rank 1 · /);
+  await page.keyboard.press("End");
+  assert.match(await bars.locator(".chosen").innerText(), /^rank 7 · /);
+  await page.keyboard.press("ArrowDown");
+  assert.match(await bars.locator(".chosen").innerText(), /^rank 7 · /, "there is none below");
+  await shot("bars-chosen");
+  await page.keyboard.press("Enter");
+  await idle();
+  assert.match(page.url(), /rank=7/);
+  await go("communication", "?tab=matrix");
+  const chart = page.locator("main .chart").first();
+  await page.locator("main [role=tab]").first().focus();
+  while (await page.evaluate(() => document.activeElement.tagName !== "CANVAS")) await page.keyboard.press("Tab");
+  await page.keyboard.press("ArrowRight");
+  const answer = await page.evaluate(async () => await (await fetch("api/v1/comm/matrix")).json());
+  const cell = answer.cells.find(({ src, dst }) => src === 0 && dst === 1);
+  const words = await chart.locator(".chosen").innerText();
+  assert.ok(words.startsWith("0 → 1 · ") && words.includes(`count: ${cell.count}`), words);
+  await page.keyboard.press("ArrowDown");
+  assert.match(await chart.locator(".chosen").innerText(), /^1 → 1/);
+  check();
+  await close();
+});
+
+test("the comparison puts first what changed most, in both directions", async () => {
+  const { page, go, idle, check, close } = await openPage(viewer.url);
+  await go("compare");
+  for (const [tab, table] of [["Summary", "summary"], ["Operators", "ops"], ["Communication", "comm"]]) {
+    await page.locator("main [role=tab]", { hasText: tab }).click();
+    await idle();
+    assert.match(page.url(), new RegExp(`tab=${table}`));
+    const answer = await page.evaluate(async (name) => await (await fetch(`api/v1/diff?table=${name}`)).json(), table);
+    const names = await page.locator("main thead th").allInnerTexts();
+    const rows = await page.locator("main tbody tr:not(.spacer)").evaluateAll((list) => list.map((row) => [...row.cells].map((cell) => cell.textContent)));
+    const column = (word) => names.findIndex((name) => name.toLowerCase().startsWith(word));
+    assert.deepEqual(rows.map((row) => row[column("key")]), answer.rows.map((row) => row.key), table);
+    assert.deepEqual(rows.map((row) => row[column("change")]), answer.rows.map((row) => row.change), table);
+    const deltas = answer.rows.map((row) => Math.abs(row.delta));
+    assert.deepEqual(deltas, [...deltas].sort((a, b) => b - a), table);
+  }
+  // Rank 5 computes a fifth longer in this run, and no operator less.
+  const ops = await page.evaluate(async () => await (await fetch("api/v1/diff?table=kernels")).json());
+  assert.ok(ops.total.delta > 0);
+  assert.ok(ops.rows.some((row) => row.change === "increased") && ops.rows[0].delta > 0, JSON.stringify(ops.rows[0]));
+  check();
+  await close();
+});
+
+test("the critical path says what a faster class would give", async () => {
+  const { page, go, check, close } = await openPage(viewer.url);
+  await go("critical", "?tab=path");
+  const answer = await page.evaluate(async () => await (await fetch("api/v1/critical_path")).json());
+  const rows = await page.locator("main .table", { hasText: "factor" }).locator("tbody tr:not(.spacer)")
+    .evaluateAll((list) => list.map((row) => [...row.cells].map((cell) => cell.textContent)));
+  const best = answer.what_if.reduce((least, row) => (row.length_ns < least.length_ns ? row : least));
+  assert.equal(rows.length, answer.what_if.length);
+  assert.ok(rows[0].includes(best.class), `${best.class} stands first: ${rows[0].join(" ")}`);
+  assert.ok(best.length_ns < answer.length_ns);
+  check();
+  await close();
+});
+
 test("tables sort, filter, scroll and are saved as CSV", async () => {
   const { page, go, check, close } = await openPage(viewer.url);
   await go("operators");
@@ -258,13 +368,39 @@ test("the report is one file that works without a server", async () => {
   const file = path.join(scratch(), "report.html");
   writeReport(run, file, "--baseline", baseline);
   assert.ok(fs.statSync(file).size < 15 << 20, `${fs.statSync(file).size} bytes`);
-  const { page, go, shot, check, close } = await openPage(`file://${file}`);
+  const { page, go, idle, shot, check, close } = await openPage(`file://${file}`);
   for (const name of pages) {
     await go(name);
     assert.equal(await page.locator("[role=alert]").count(), 0, `${name}: ${await page.locator("main").innerText()}`);
     assert.ok((await page.locator("main").innerText()).length > 20, `${name} is blank`);
     await shot(`report-${name}`);
   }
+  // Every finding leads to its page and to its place, though the report has neither other scopes nor other events.
+  await go("findings");
+  const findings = await page.locator(".finding").count();
+  assert.ok(findings >= 2, `${findings} findings`);
+  const kinds = await page.locator(".finding strong").allInnerTexts();
+  for (let i = 0; i < findings; ++i) {
+    for (const [label, wanted] of [["Show the page", null], ["Show in the timeline", "timeline"]]) {
+      if (i > 0 || wanted !== null) await go("findings");
+      const link = page.locator(".finding").nth(i).locator("a", { hasText: label });
+      assert.equal(await link.count(), 1, `${kinds[i]}: ${label}`);
+      const target = wanted ?? (await link.getAttribute("href")).match(/^#(\w+)/)[1];
+      await link.click();
+      await page.waitForFunction((name) => document.querySelector("main").dataset.page === name, target);
+      await idle();
+      assert.equal(await page.locator("[role=alert]").count(), 0, `${kinds[i]}, ${label}: ${await page.locator("main").innerText()}`);
+      if (wanted === null) continue;
+      assert.match(await page.locator(".bottom .slice-name").innerText(), /slow rank|step/i.test(kinds[i]) ? /^ProfilerStep#/ : /send|recv|nccl|p2p/i);
+      assert.ok(await page.evaluate(() => { const { selected, t0, t1 } = window.triptychTimeline; return selected !== null && selected.start < t1 && selected.start + selected.dur > t0; }));
+      assert.equal(await page.locator(".bottom .relation button").count(), 0, "events that are not in the report are no links");
+    }
+  }
+  // Neither do rows and stacks lead to events that it does not hold.
+  await go("operators", "?tab=flame");
+  assert.equal(await page.locator("main button", { hasText: "To the timeline" }).count(), 0);
+  await go("operators", "?tab=ops");
+  assert.equal(await page.locator("main .table .toolbar", { hasText: "shows it in the timeline" }).count(), 0);
   await go("timeline");
   await page.waitForFunction(() => window.triptychTimeline.tiles.get(window.triptychTimeline.lanes.list.find((lane) => lane.track).track.id,
     window.triptychTimeline.tiles.overviewLevel, 0) !== undefined);

@@ -239,6 +239,29 @@ test("flows and alignment on a common operation", async () => {
   await close();
 });
 
+test("an older question for flows is given up", async () => {
+  const { page, settle, check, close } = await timeline();
+  const failed = [];
+  let release = () => undefined, asked = 0;
+  page.on("requestfailed", (request) => { if (request.url().includes("/flows?")) failed.push(request.failure().errorText); });
+  await page.route("**/api/v1/flows?*", async (route) => {
+    if (++asked === 1) await new Promise((resolve) => { release = resolve; });
+    await route.continue().catch(() => undefined);
+  });
+  const first = page.waitForRequest((request) => request.url().includes("/flows?"));
+  await page.keyboard.press("e");
+  await first;
+  await page.evaluate(() => { const view = window.triptychTimeline; view.setWindow(view.begin, view.begin + (view.end - view.begin) / 50); });
+  await page.waitForFunction(() => window.triptychTimeline.flows.list.length > 0);
+  assert.deepEqual(failed, ["net::ERR_ABORTED"]);
+  release();
+  await settle();
+  const { list, total } = await page.evaluate(() => ({ list: window.triptychTimeline.flows.list.length, total: window.triptychTimeline.flows.total }));
+  assert.equal(list, total, "the later answer stays");
+  check();
+  await close();
+});
+
 test("keys have a help", async () => {
   const { page, check, close, shot } = await timeline();
   await page.keyboard.press("?");

@@ -1,4 +1,5 @@
 // What stands out, in words, each with its evidence and the way to the place.
+import { isReport } from "../api";
 import type { Child } from "../dom";
 import { h } from "../dom";
 import type { Row } from "../format";
@@ -21,7 +22,7 @@ function one(finding: Row): HTMLElement {
   const link = hashOf(finding);
   const evidence = finding["evidence"];
   const where: Record<string, number> = {};
-  for (const name of ["rank", "step"] as const) { const value = finding[name]; if (typeof value === "number") where[name] = value; }
+  if (!isReport()) for (const name of ["rank", "step"] as const) { const value = finding[name]; if (typeof value === "number") where[name] = value; }
   return h("div", { class: "finding" },
     h("strong", {}, title(textOf(finding["kind"]))), " ",
     ...(["rank", "step", "src", "dst"] as const).map((name) => typeof finding[name] === "number" && h("span", { class: "chip" }, `${title(name)} ${finding[name]}`)),

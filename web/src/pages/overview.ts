@@ -1,4 +1,5 @@
 // What kind of run this is, how each rank and step spends its time, and what stands out.
+import { isReport } from "../api";
 import { h } from "../dom";
 import { stackedBars, timeParts } from "../bars";
 import type { Child } from "../dom";
@@ -49,9 +50,8 @@ export function overviewPage(root: HTMLElement, context: PageContext): void {
   const fill = (): void => {
     const view = (by: string) => (): HTMLElement => load("", "summary", { ...scopeQuery(), by }, (document) => {
       const rows = rowsOf(document["rows"]);
-      return [...barsOf(rows, by, (row) => {
-        if (by === "rank") { state.set({ rank: textOf(row["rank"]), by: "step" }); fill(); }
-      }), rowsTable(`summary-${by}`, rows, { height: 300, columns: ["rank", "step", "mfu", "total_ns"], hidden: ["begin_ns", "stage_ns", "exposed_without_bubble_ns", "memory_copy_ns", "sync_ns"] })];
+      const open = (row: Row): void => { state.set({ rank: textOf(row["rank"]), by: "step" }); fill(); };
+      return [...barsOf(rows, by, by === "rank" && !isReport() ? open : undefined), rowsTable(`summary-${by}`, rows, { height: 300, columns: ["rank", "step", "mfu", "total_ns"], hidden: ["begin_ns", "stage_ns", "exposed_without_bubble_ns", "memory_copy_ns", "sync_ns"] })];
     }, signal);
     body.replaceChildren(
       scopeBar(info, fill),

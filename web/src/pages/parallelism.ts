@@ -1,4 +1,5 @@
 // The ranks in the run's own order, coloured by what they do, and the pipeline's chart against theory.
+import { isReport } from "../api";
 import { h, replace, select } from "../dom";
 import { plot, ticks } from "../canvas";
 import type { Child } from "../dom";
@@ -50,6 +51,8 @@ function layout(document: Row, summary: Row): Child[] {
       element.addEventListener("focus", () => { mark(true); });
       element.addEventListener("mouseleave", () => { mark(false); });
       element.addEventListener("blur", () => { mark(false); });
+      // A rank's steps, one by one; a saved report has them only all together.
+      if (!isReport()) element.addEventListener("click", () => { state.go("overview", { rank: textOf(joined[i]?.["rank"]), by: "step" }); });
     });
     grid.append(...boxes);
     replace(box, names.length > 0 && select(t("Colour by"), names.map((name) => [name, title(name)] as const), metric, (value) => { state.set({ metric: value }); draw(); }),

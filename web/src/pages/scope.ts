@@ -17,7 +17,9 @@ export function runInfo(runs: Row): RunInfo {
   return { run, ranks: list(run["ranks"]), steps: [...steps], spans: spans.map((span) => textOf(span["span"])) };
 }
 
+/** What the address says of rank, step and collection; a saved report has answers about everything only. */
 export function scopeQuery(): Query {
+  if (isReport()) return {};
   return { rank: state.get("rank"), step: state.get("step"), span: state.get("span") };
 }
 

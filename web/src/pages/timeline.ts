@@ -52,7 +52,7 @@ export async function timelinePage(root: HTMLElement, { signal }: PageContext): 
     save();
     if (hit === null) return;
     showPanel(true);
-    void panel.slice(hit.id);
+    void panel.slice(hit.id, true, { name: hit.name, start_ns: hit.start, duration_ns: hit.dur, count: hit.count });
   };
   /** Shows an event known by its id, wherever it is. */
   const open = async (id: number, turn = true): Promise<void> => {

@@ -15,12 +15,21 @@ export class Flows {
   total = 0;                // in view; more than `list` holds when there are too many to draw
   private key = "";
   private timer = 0;
+  private asked: AbortController | null = null;
   private done: () => void = () => undefined;
   constructor(private readonly changed: () => void) {}
+
+  /** Gives up the question on its way, if there is one. */
+  stop(): void {
+    window.clearTimeout(this.timer);
+    this.asked?.abort();
+    this.done();
+  }
 
   /** Asks for the arrows in view once the view has stood still for a moment. */
   follow(view: TimelineView, lanes: readonly Lane[]): void {
     if (!this.on) {
+      this.stop();
       if (this.key !== "") { this.list = []; this.key = ""; this.total = 0; this.changed(); }
       return;
     }
@@ -29,20 +38,19 @@ export class Flows {
     const key = `${t0}/${t1}/${tracks.join(",")}`;
     if (key === this.key) return;
     this.key = key;
-    window.clearTimeout(this.timer);
-    this.done();
-    this.done = begin();
-    const done = this.done;
+    this.stop();
+    const done = this.done = begin();
+    const { signal } = this.asked = new AbortController();
     this.timer = window.setTimeout(() => {
-      ask("flows", { t0, t1, tracks: tracks.join(","), limit: 600 }).then((answer) => {
-        if (key !== this.key) return;
+      ask("flows", { t0, t1, tracks: tracks.join(","), limit: 600 }, signal).then((answer) => {
+        if (signal.aborted) return;
         this.list = rowsOf(answer["flows"]).map((flow) => ({
           from: numberOf(flow["from"]), to: numberOf(flow["to"]), fromTrack: numberOf(flow["from_track"]), toTrack: numberOf(flow["to_track"]),
           fromNs: numberOf(flow["from_ns"]), toNs: numberOf(flow["to_ns"]),
         }));
         this.total = numberOf(answer["total"], this.list.length);
         this.changed();
-      }).catch(() => { this.list = []; this.total = 0; }).finally(done);
+      }).catch(() => { if (!signal.aborted) { this.list = []; this.total = 0; } }).finally(done);
     }, 150);
   }
 }

@@ -1,5 +1,5 @@
 // What is below the lanes: the chosen event, the sums of a range, the matches of a search.
-import { ask, isReport } from "../api";
+import { ask, isAnswered, isReport } from "../api";
 import { button, h, replace } from "../dom";
 import type { Child } from "../dom";
 import type { Json, Row } from "../format";
@@ -54,6 +54,7 @@ export class Panel {
 
   private link(slice: Json | undefined): Child {
     if (!isRow(slice)) return false;
+    if (!isAnswered(`slice/${textOf(slice["id"])}`)) return h("span", {}, `${textOf(slice["name"]) || `#${textOf(slice["id"])}`} `);
     return button(textOf(slice["name"]) || `#${textOf(slice["id"])}`, () => { this.actions.open(slice); }, { class: "link" });
   }
   private links(name: string, value: Json | undefined): Child {
@@ -62,9 +63,15 @@ export class Panel {
     return h("div", { class: "relation" }, h("span", { class: "muted" }, `${name} (${list.length}): `), ...list.slice(0, 40).map((slice) => this.link(slice)));
   }
 
-  /** Fills the tab of one event; `turn` also shows it. */
-  async slice(id: number, turn = true): Promise<Row | null> {
+  /** Fills the tab of one event; `turn` also shows it. `known`: what the picture says of it, for a report that holds no more. */
+  async slice(id: number, turn = true, known?: Row): Promise<Row | null> {
     if (turn) this.show("slice");
+    if (known !== undefined && !isAnswered(`slice/${id}`)) {
+      const { name, ...rest } = known;
+      this.fill("slice", h("h3", { class: "slice-name" }, textOf(name)), facts(rest),
+        h("p", { class: "muted" }, t("A saved report holds the details of those events only that its findings lead to.")));
+      return null;
+    }
     this.fill("slice", h("p", { class: "muted" }, t("Loading…")));
     try {
       const slice = await ask(`slice/${id}`);

@@ -87,7 +87,7 @@ export class TimelineView {
     requestAnimationFrame(loop);
   }
 
-  close(): void { this.alive = false; }
+  close(): void { this.alive = false; this.flows.stop(); }
   draw(): void { this.dirty = true; }
   /** Nothing is left to draw or on its way. */
   get still(): boolean { return !this.alive || (!this.dirty && this.width > 0 && !this.tiles.busy); }
