@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 namespace triptych {
 
@@ -12,11 +13,11 @@ void validate(const BatchPlan& plan, Problems& problems) {
     return;
   }
   const int64_t unit = plan.micro_batch * plan.data;
-  const int64_t below = std::max<int64_t>(1, plan.global_batch / unit) * unit;
+  const int64_t below = plan.global_batch / unit * unit;
   problems.check(plan.global_batch % unit == 0, "train.global_batch ", plan.global_batch,
                  " is not divisible by micro_batch ", plan.micro_batch, " * data-parallel ranks ",
-                 plan.data, " = ", unit, "; nearest: ", below, ", ",
-                 (plan.global_batch / unit + 1) * unit);
+                 plan.data, " = ", unit,
+                 "; nearest: ", below > 0 ? std::to_string(below) + ", " : "", below + unit);
 }
 
 LabelCounts& LabelCounts::operator+=(const LabelCounts& other) {

@@ -168,7 +168,8 @@ ProcessContext::ProcessContext(const LaunchEnvironment& environment, const Proce
   if (env.world_size > 1) {
     quiet_library();
     std::signal(SIGPIPE, SIG_IGN);  // a lost connection is an error to report, not a silent end
-    const auto rendezvous = join_ranks(env, self.host_name, options.rendezvous_timeout_s);
+    const auto rendezvous =
+        join_ranks(env, self.host_name, options.rendezvous_timeout_s, options.warn_after_s);
     host.store = rendezvous.store;
     host.device_interface = rendezvous.interface;
     env.local_world_size = rendezvous.local_world_size;

@@ -22,10 +22,12 @@ struct Rendezvous {
 /// address, as under torchrun. A rank that reaches the store of an earlier start, which is about to
 /// end, tries again until the time-out: hosts restart at different times.
 /// @param host_name  for messages
+/// @param warn_after_s  after so long, and again each time, one rank of a host says what it waits
+/// for
 /// @throws PeerError naming the ranks that did not come, or the host that has this rank's place;
 ///   UsageError when rank 0 cannot serve at that address.
 Rendezvous join_ranks(const LaunchEnvironment& environment, const std::string& host_name,
-                      double timeout_s);
+                      double timeout_s, double warn_after_s);
 
 /// A second connection to the same store, for another thread.
 c10::intrusive_ptr<c10d::Store> connect_again(const LaunchEnvironment& environment,

@@ -163,8 +163,9 @@ Watchdog::Verdict Watchdog::find_culprit(const std::string& collective, const st
     for (const auto& now : states()) {
       if (now.rank == options_.rank) continue;
       if (now.beat == before[static_cast<size_t>(now.rank)].beat) {
-        verdict.text += fmt::format("; rank {} ({}) is gone, it was at step {}{}{}", now.rank,
-                                    now.host, now.step, now.text.empty() ? "" : ", ", now.text);
+        verdict.text +=
+            fmt::format("; rank {} ({}) is gone, it was at step {}{}{}, when last heard of",
+                        now.rank, now.host, now.step, now.text.empty() ? "" : ", ", now.text);
       } else if (now.text != collective) {
         verdict.text +=
             fmt::format("; rank {} ({}) is not there: step {}, {} {}", now.rank, now.host, now.step,

@@ -17,6 +17,7 @@
 namespace triptych {
 namespace {
 
+using testing::AllOf;
 using testing::AnyOf;
 using testing::HasSubstr;
 using testing::Not;
@@ -153,20 +154,41 @@ TEST(Rendezvous, UsesAStoreThatListensAlready) {
 }
 
 TEST(Rendezvous, NamesMissingRanks) {
-  const auto ended = run_ranks(2, "steps", {{"rendezvous_timeout_s", 2}}, 60, Store::kInherited,
-                               {{"WORLD_SIZE", "4"}});
+  const auto ended = run_ranks(2, "steps", {{"rendezvous_timeout_s", 2}, {"warn_after_s", 0.5}}, 60,
+                               Store::kInherited, {{"WORLD_SIZE", "4"}});
   for (const auto& rank : ended.ranks) EXPECT_EQ(rank.status, 1) << all_output(ended);
   EXPECT_THAT(all_output(ended), HasSubstr("not all of 4 ranks came"));
   EXPECT_THAT(all_output(ended), HasSubstr("missing: 2 3"));
+  EXPECT_THAT(all_output(ended),  // long before the end
+              AllOf(HasSubstr("warning: rank 0 waits at 127.0.0.1:"),
+                    HasSubstr("at most 2 s); not there yet: 2 3\n")));
+}
+
+// Rank 0 is not started: the others say so, in our words alone.
+TEST(Rendezvous, SaysThatItWaitsForRankZero) {
+  const auto port = testing_ranks::listen_somewhere();
+  ::close(port.socket);
+  const auto ended = run_ranks(
+      1, "steps", {{"rendezvous_timeout_s", 2}, {"warn_after_s", 0.5}}, 20, Store::kByPort,
+      {{"WORLD_SIZE", "2"}, {"RANK", "1"}, {"MASTER_PORT", std::to_string(port.number)}});
+  EXPECT_EQ(ended.ranks[0].status, 1) << all_output(ended);
+  const auto address = "127.0.0.1:" + std::to_string(port.number);
+  EXPECT_THAT(all_output(ended),
+              AllOf(HasSubstr("rank 1 waits for the rendezvous store at " + address + " (for "),
+                    HasSubstr("rank 1 finds no rendezvous store at " + address + " within 2 s"),
+                    Not(HasSubstr("socket.cpp"))));
 }
 
 TEST(Rendezvous, NamesAPortOfAnotherProgram) {
   const auto port = testing_ranks::listen_somewhere();  // accepts and never answers
-  const auto ended = run_ranks(2, "steps", {{"rendezvous_timeout_s", 2}}, 20, Store::kByPort,
-                               {{"MASTER_PORT", std::to_string(port.number)}});
+  const auto ended = run_ranks(2, "steps", {{"rendezvous_timeout_s", 2}, {"warn_after_s", 0.5}}, 20,
+                               Store::kByPort, {{"MASTER_PORT", std::to_string(port.number)}});
   ::close(port.socket);
   for (const auto& rank : ended.ranks) EXPECT_EQ(rank.status, 1) << all_output(ended);
-  EXPECT_THAT(all_output(ended), HasSubstr("is the port another program's?"));
+  EXPECT_THAT(all_output(ended),
+              AllOf(HasSubstr("is the port another program's?"),
+                    HasSubstr("what listens there does not answer"),
+                    HasSubstr("rank 0 finds no rendezvous store at 127.0.0.1:")));
 }
 
 struct Death {

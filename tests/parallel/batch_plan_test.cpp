@@ -8,6 +8,7 @@
 namespace triptych {
 namespace {
 
+using testing::EndsWith;
 using testing::HasSubstr;
 
 class Plans : public testing::TestWithParam<BatchPlan> {};
@@ -37,6 +38,10 @@ TEST(BatchPlan, NamesTheArithmeticAndTheNearest) {
   EXPECT_THAT(problems.messages()[0],
               HasSubstr("global_batch 30 is not divisible by micro_batch 2 * data-parallel ranks 4 "
                         "= 8; nearest: 24, 32"));
+  Problems below;  // the smallest multiple alone, not twice
+  validate(BatchPlan{2, 1, 3}, below);
+  ASSERT_EQ(below.messages().size(), 1U);
+  EXPECT_THAT(below.messages()[0], EndsWith("= 3; nearest: 3"));
 }
 
 // Two micro-batches with very unequal samples; losses are l = 10 * sample + token.
