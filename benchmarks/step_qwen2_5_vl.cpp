@@ -90,16 +90,31 @@ Settings parse(int argc, char** argv) {
   const std::map<std::string, bool*> switches = {{"--checkpointing", &s.checkpointing},
                                                  {"--train-vit", &s.train_vit},
                                                  {"--compile", &compile}};
+  const auto print_help = [&] {
+    fmt::print("One full training step of a scaled Qwen2.5-VL, as one line of JSON. Flags:\n");
+    for (const auto& [flag, value] : numbers) fmt::print("  {} N  (default {})\n", flag, *value);
+    for (const auto& [flag, value] : words) {
+      fmt::print("  {} WORD  (default {})\n", flag, value->empty() ? "none" : *value);
+    }
+    for (const auto& [flag, value] : switches) fmt::print("  {}\n", flag);
+    fmt::print(
+        "--preset 3b|7b sets the widths that no flag gives; --attn and --compile, flags of\n"
+        "baseline_qwen2_5_vl.py, change nothing here.\n");
+  };
   std::set<std::string> given;
   for (int i = 1; i < argc; ++i) {
     const std::string flag = argv[i];
+    if (flag == "--help" || flag == "-h") {
+      print_help();
+      std::exit(0);
+    }
     given.insert(flag);
     if (const auto it = switches.find(flag); it != switches.end()) {
       *it->second = true;
       continue;
     }
     require<UsageError>(numbers.contains(flag) || words.contains(flag), "unknown flag ", flag,
-                        "; known are those of baseline_qwen2_5_vl.py");
+                        "; --help lists them");
     require<UsageError>(++i < argc, flag, " needs a value");
     if (const auto it = numbers.find(flag); it != numbers.end()) {
       *it->second = std::stoll(argv[i]);
