@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/utf8.h"
 
 namespace triptych {
 namespace {
@@ -152,7 +153,9 @@ class Builder : public Json::json_sax_t {
         start = i + 1;
       }
     }
-    fail<DataError>(origin_, ":", line, ":", before.size() - start + 1, ": ", parts...);
+    // What was read may be quoted, whatever it is; messages go into logs and JSON.
+    fail<DataError>(escape_bad_utf8(
+        detail::join_parts(origin_, ":", line, ":", before.size() - start + 1, ": ", parts...)));
   }
   template <class... Parts>
   [[noreturn]] void fail_here(const Parts&... parts) const {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "base/clock.h"
@@ -45,14 +46,22 @@ std::string bytes_text(double bytes) {
   return fmt::format("{:.0f} MiB", bytes / (1 << 20));
 }
 
+double without_nan_sign(double number) {
+  return std::isnan(number) ? std::numeric_limits<double>::quiet_NaN() : number;
+}
+
+std::string counted(int64_t count, std::string_view noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
 std::string progress_text(const ProgressReport& r, double eta_seconds) {
   std::vector<std::string> parts;
   const double percent =
       r.steps > 0 ? 100.0 * static_cast<double>(r.step) / static_cast<double>(r.steps) : 0;
   parts.push_back(fmt::format("step {}/{} {:.0f}%", r.step, r.steps, std::floor(percent)));
-  parts.push_back(fmt::format("loss {:.4f}", r.loss));
+  parts.push_back(fmt::format("loss {:.4f}", without_nan_sign(r.loss)));
   parts.push_back(fmt::format("lr {:.2e}", r.lr));
-  parts.push_back(fmt::format("gnorm {:.2f}", r.grad_norm));
+  parts.push_back(fmt::format("gnorm {:.2f}", without_nan_sign(r.grad_norm)));
   parts.push_back(fmt::format("{} tok/s/{}", short_count(r.tokens_per_second), r.unit));
   parts.push_back(fmt::format("{:.1f} smp/s", r.samples_per_second));
   if (r.mfu) parts.push_back(fmt::format("MFU {:.1f}%", 100 * *r.mfu));

@@ -4,6 +4,7 @@
 #include <deque>
 #include <optional>
 #include <string>
+#include <string_view>
 
 namespace triptych {
 
@@ -25,6 +26,11 @@ struct ProgressReport {
 /// "step 120/1000 12% | loss 1.2345 | ... | step 1.24 s | ETA 18m20s"
 std::string progress_text(const ProgressReport& report, double eta_seconds);
 
+/// NaN without its sign, which the sum that made it decided: "nan", never "-nan".
+double without_nan_sign(double number);
+
+/// "1 sample", "2 samples"
+std::string counted(int64_t count, std::string_view noun);
 /// "987", "21.4k", "3.20M"
 std::string short_count(double number);
 /// "61.3 GiB", "870 MiB"

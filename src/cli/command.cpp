@@ -176,6 +176,9 @@ Arguments::Arguments(std::string_view verb, std::span<const Flag> flags,
       require<UsageError>(i + 1 < words.size(), verb, ": ", name, " needs a value, ", name, " ",
                           flag->value);
       value = words[++i];
+      // "--image --prompt Q": a value that really is a flag's name can be given as --image=--prompt
+      require<UsageError>(find_flag(all, value) == nullptr, verb, ": ", name, " has no value, ",
+                          name, " ", flag->value, "; ", value, " follows it");
     }
     require<UsageError>(
         flag->choices.empty() || std::ranges::find(flag->choices, value) != flag->choices.end(),

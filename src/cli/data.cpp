@@ -8,7 +8,9 @@
 #include "base/format.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/progress.h"
 #include "base/terminal.h"
+#include "base/utf8.h"
 #include "cli/commands.h"
 #include "data/pipeline.h"
 #include "data/worker_pool.h"
@@ -103,7 +105,7 @@ Finding inspect(const Subject& subject, RecordRef ref, bool decode) {
     require<DataError>(size.labels > 0, conversation.origin, ": no token carries a label");
     if (decode) subject.processor->make(conversation);
   } catch (const DataError& error) {
-    found.problem = error.what();
+    found.problem = escape_bad_utf8(error.what());  // paths may be any bytes
   } catch (...) {
     found.broken = std::current_exception();
   }
@@ -199,8 +201,9 @@ Json to_json(const Summary& summary, bool measured) {
 std::string to_text(const Summary& summary, bool measured) {
   std::string text;
   for (const auto& problem : summary.problems) text += problem + "\n";
-  text += fmt::format("{} records: {} good, {} bad; {} pictures, {} videos\n", summary.records,
-                      summary.good(), summary.problems.size(), summary.images, summary.videos);
+  text += fmt::format("{}: {} good, {} bad; {}, {}\n", counted(summary.records, "record"),
+                      summary.good(), summary.problems.size(), counted(summary.images, "picture"),
+                      counted(summary.videos, "video"));
   if (!measured)
     return text + "token counts need a model's tokenizer: --model FOLDER, or a run file\n";
   if (summary.lengths.empty()) return text;

@@ -180,7 +180,8 @@ Command train_command() {
   command.details =
       "SIGINT, SIGTERM and SIGUSR1 save a checkpoint after the running step and end with status "
       "75; "
-      "SIGUSR2 saves and goes on. The same command goes on from the newest checkpoint.";
+      "SIGUSR2 saves and goes on. The same command goes on from the newest checkpoint. -v adds a "
+      "line for every step: its samples and tokens, the wait for data, the tensor memory.";
   command.example = "triptych train examples/quickstart/run.toml --set train.steps=100";
   command.status =
       "0 done, 1 failed, 2 wrong options (nothing was started), 75 stopped after saving a "

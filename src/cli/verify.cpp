@@ -32,7 +32,8 @@ Command verify_command() {
       "reference "
       "computes from them.";
   command.example = "triptych verify build/release/parity/qwen2_5_vl";
-  command.status = "0 all within tolerance, 1 a quantity is beyond its tolerance.";
+  command.status =
+      "0 all within tolerance, 1 failed or a quantity is beyond its tolerance, 2 wrong options.";
   command.run = run_verify;
   return command;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/format.h"
+#include "base/progress.h"
 
 namespace triptych {
 namespace {
@@ -115,10 +116,13 @@ void RecordMedia::check_columns() const {
   for (const auto* column : {&images_, &videos_}) {
     if (column->tags == column->items.size()) continue;
     const bool image = column->kind == PartKind::kImage;
-    errors_.bad_words(column->name.empty() ? (image ? "images" : "videos") : column->name,
-                      fmt::format("{} media for {} {} tag{}", column->items.size(), column->tags,
-                                  image ? kImageTag : kVideoTag, column->tags == 1 ? "" : "s"),
-                      "as many as tags");
+    errors_.bad_words(
+        column->name.empty() ? (image ? "images" : "videos") : column->name,
+        fmt::format(
+            "{} for {} {} tag{}",
+            counted(static_cast<int64_t>(column->items.size()), image ? "picture" : "video"),
+            column->tags, image ? kImageTag : kVideoTag, column->tags == 1 ? "" : "s"),
+        "as many as tags");
   }
 }
 

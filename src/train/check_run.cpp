@@ -16,11 +16,11 @@ std::string check_run(const ResolvedRun& run) {
   auto request = model_request(options);
   request.meta_only = true;
   const auto loaded = load_model(request);
-  return fmt::format("{}: {} parameters, {} trained; {} samples to train on, {} to validate on\n",
+  return fmt::format("{}: {} parameters, {} trained; {} to train on, {} to validate on\n",
                      loaded.family->name(),
                      short_count(static_cast<double>(loaded.num_parameters())),
-                     short_count(static_cast<double>(loaded.num_trained())), dataset.size(),
-                     validation ? validation->size() : 0);
+                     short_count(static_cast<double>(loaded.num_trained())),
+                     counted(dataset.size(), "sample"), validation ? validation->size() : 0);
 }
 
 }  // namespace triptych

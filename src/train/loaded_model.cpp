@@ -13,6 +13,7 @@
 #include "base/files.h"
 #include "base/glob.h"
 #include "base/log.h"
+#include "base/suggest.h"
 #include "parallel/parameter_shards.h"
 
 namespace triptych {
@@ -131,9 +132,13 @@ void freeze(const Model& model, const std::vector<std::string>& patterns) {
       parameter->trained = false;
       found = true;
     }
-    require<UsageError>(found, "model.freeze: \"", pattern,
-                        "\" is neither a part (vision, projector, text) nor a pattern that a "
-                        "parameter's name matches");
+    if (found) continue;
+    static const std::vector<std::string> kParts = {"vision", "projector", "text"};
+    const auto nearest = nearest_name(pattern, kParts);
+    fail<UsageError>("model.freeze: \"", pattern,
+                     "\" is neither a part (vision, projector, text) nor a pattern that a "
+                     "parameter's name matches",
+                     nearest.empty() ? "" : "; nearest: ", nearest);
   }
 }
 

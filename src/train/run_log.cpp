@@ -62,6 +62,10 @@ void RunLog::step_done(const StepReport& report, const StepTiming& timing) {
            {"updated", report.updated}};
   add_memory(row, timing.memory);
   metrics_->write(row);
+  log_debug("step {}: {}, {}, {} with a label; epoch {:.3f}; waited {:.1f} ms for data; {}",
+            timing.step, counted(report.samples, "sample"), counted(report.input_tokens, "token"),
+            report.label_tokens, timing.epoch, 1000 * timing.data_seconds,
+            "tensor memory at most " + bytes_text(static_cast<double>(timing.memory.peak.bytes)));
   if (events_) {
     const std::array scalars = {
         std::pair<std::string, double>{"train/loss", report.loss},
@@ -98,7 +102,7 @@ void RunLog::step_done(const StepReport& report, const StepTiming& timing) {
 void RunLog::validated(int64_t step, const LossSum& sum) {
   if (!metrics_) return;
   const double loss = sum.loss / sum.tokens;
-  log_info("step {}: validation loss {:.4f} over {} label tokens", step, loss,
+  log_info("step {}: validation loss {:.4f} over {} label tokens", step, without_nan_sign(loss),
            static_cast<int64_t>(sum.tokens));
   if (step == validated_before_) return;  // a run that was done already and was started again
   metrics_->write({{"step", step},

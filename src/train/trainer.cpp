@@ -152,10 +152,11 @@ Trainer::Trainer(ProcessContext& process, const ResolvedRun& run,
 
 void Trainer::announce() const {
   const auto count = [](int64_t n) { return short_count(static_cast<double>(n)); };
-  log_info("{}: {} parameters, {} trained; {} samples; {} steps of {} rows on {} x {} thread{}",
-           loaded_.family->name(), count(loaded_.num_parameters()), count(loaded_.num_trained()),
-           dataset_.size(), steps_, options_.train.global_batch, process_.world_size(),
-           process_.threads(), process_.threads() == 1 ? "" : "s");
+  log_info("{}: {} parameters, {} trained; {}; {} of {} on {} x {}", loaded_.family->name(),
+           count(loaded_.num_parameters()), count(loaded_.num_trained()),
+           counted(dataset_.size(), "sample"), counted(steps_, "step"),
+           counted(options_.train.global_batch, "row"), process_.world_size(),
+           counted(process_.threads(), "thread"));
   if (stage_ && is_first())
     log_info("{}", describe_stages(loaded_, pipeline_shape(options_, data_group_.size())));
 }
@@ -177,6 +178,7 @@ int Trainer::run() {
     const bool stop = !last && must_stop(signals);
     const int64_t every = options_.checkpoint.every;
     const bool asked = agree_to_save(signals.take_save_request());
+    if (asked) log_info("SIGUSR2: saving after step {}", state_.step);
     if (stop || asked || (every > 0 && state_.step % every == 0)) save();
     if (stop) {
       writer_.wait();
@@ -249,10 +251,11 @@ void Trainer::check_finite(const StepReport& report, std::span<const MicroBatch>
     return;
   }
   // Without a finite loss no gradient was computed, and there is no norm to show.
-  const auto what = std::isfinite(report.loss)
-                        ? fmt::format("step {}: gradient norm {} is not finite (loss {})", step,
-                                      report.norm, report.loss)
-                        : fmt::format("step {}: loss {} is not finite", step, report.loss);
+  const auto what =
+      std::isfinite(report.loss)
+          ? fmt::format("step {}: gradient norm {} is not finite (loss {})", step,
+                        without_nan_sign(report.norm), report.loss)
+          : fmt::format("step {}: loss {} is not finite", step, without_nan_sign(report.loss));
   if (options_.train.on_nonfinite == OnNonfinite::kSkip) {
     ++state_.skipped;
     if (is_first()) log_warning("{}: the update is left out ({} so far)", what, state_.skipped);
@@ -342,8 +345,8 @@ void Trainer::finish() {
   if (is_first() || is_spread(loaded_)) save_model(loaded_, final_folder, is_first());
   const auto skipped = loader_.skipped();
   if (skipped.bad + skipped.corrupt > 0)
-    log_warning("{} samples were left out, see log.txt", skipped.bad + skipped.corrupt);
-  if (state_.skipped > 0) log_warning("{} updates were left out", state_.skipped);
+    log_warning("left out: {}, see log.txt", counted(skipped.bad + skipped.corrupt, "sample"));
+  if (state_.skipped > 0) log_warning("left out: {}", counted(state_.skipped, "update"));
   if (!most_memory_.empty())
     log_info("tensor memory of a step at most: {}", peaks_text(most_memory_));
   log_info("done after step {} in {}: {}", state_.step, duration_text(steady_seconds() - begin_),

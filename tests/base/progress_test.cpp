@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <limits>
+
 #include "base/terminal.h"
 
 namespace triptych {
@@ -27,6 +29,18 @@ TEST(Progress, LineIsTheDocumentedOne) {
   EXPECT_EQ(progress_text(example(), 1100),
             "step 120/1000 12% | loss 1.2345 | lr 1.00e-05 | gnorm 0.87 | 21.4k tok/s/gpu | "
             "3.2 smp/s | MFU 41.2% | mem 61.3/79.6 GiB | data 2% | step 1.24 s | ETA 18m20s");
+}
+
+TEST(Progress, NanHasNoSign) {
+  ProgressReport report = example();
+  report.loss = report.grad_norm = -std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THAT(progress_text(report, 0), testing::HasSubstr("| loss nan | lr 1.00e-05 | gnorm nan"));
+}
+
+TEST(Progress, OneIsNotMany) {
+  EXPECT_EQ(counted(0, "sample"), "0 samples");
+  EXPECT_EQ(counted(1, "sample"), "1 sample");
+  EXPECT_EQ(counted(2, "sample"), "2 samples");
 }
 
 TEST(Progress, EtaNeedsTenSteps) {

@@ -88,6 +88,8 @@ INSTANTIATE_TEST_SUITE_P(
     Golden, WrongArguments,
     testing::Values(Wrong{{"--nporc", "2"}, "train: --nporc is not a flag; nearest: --nproc"},
                     Wrong{{"--nproc"}, "train: --nproc needs a value, --nproc N"},
+                    Wrong{{"--nproc", "--options", "a"},
+                          "train: --nproc has no value, --nproc N; --options follows it"},
                     Wrong{{"--nproc", "x"}, "train: --nproc = x must be an integer of at least 1"},
                     Wrong{{"--nproc", "0"}, "train: --nproc = 0 must be an integer of at least 1"},
                     Wrong{{"--nproc", "1", "--nproc", "2"}, "train: --nproc is given twice"},

@@ -502,7 +502,7 @@ TEST_F(Runs, BadOptionsStartNothing) {
                          {"--set model.precision=fp16", "fp32, bf16"},
                          {"--set model.path=/nowhere", "/nowhere"},
                          {"--nrpoc 2", "--nproc"},
-                         {"--set model.freeze='[\"visoin\"]'", "visoin"}}) {
+                         {"--set model.freeze='[\"visoin\"]'", "nearest: vision"}}) {
     const auto outcome = run(fmt::format("train {} {}", file, words));
     EXPECT_NE(outcome.status, 0) << words;
     EXPECT_THAT(outcome.err, HasSubstr(said)) << words;
@@ -576,6 +576,15 @@ TEST_F(Runs, BadRecordsStopOrAreSkippedAsAsked) {
   EXPECT_EQ(check.status, 1);
   EXPECT_THAT(check.out,
               AllOf(HasSubstr("records.jsonl:9"), HasSubstr("9 records: 8 good, 1 bad")));
+
+  // One record of other bytes than UTF-8 costs no more than itself.
+  write_file_atomically(folder_ / "bytes.jsonl", records + "{\"a\":\"\xff\xfe\"}\n");
+  const auto bytes = run(fmt::format("data check {}/bytes.jsonl --json", folder_.string()));
+  EXPECT_EQ(bytes.status, 1);
+  const auto report = parse_json(bytes.out, "report");
+  EXPECT_EQ(report["good"], 9);
+  EXPECT_THAT(report["problems"].at(0).get<std::string>(),
+              AllOf(HasSubstr("bytes.jsonl:10"), HasSubstr("\\xff")));
 
   write_file_atomically(folder_ / "empty.jsonl", "");
   const auto empty = run(fmt::format("train {} --overwrite --set data.train.0.path={}/empty.jsonl",

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/utf8.h"
 #include "data/text/char_class.h"
 #include "data/text/piece_pattern.h"
-#include "data/text/utf8.h"
 
 namespace triptych {
 namespace {

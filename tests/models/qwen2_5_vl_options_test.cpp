@@ -19,6 +19,15 @@ TEST(Config, FlatLayoutReadsBack) {
   }
 }
 
+TEST(Config, DifferencesAreWrittenAsInTheFile) {
+  Options other = preset("qwen2_5_vl_3b");
+  other.text.tie_word_embeddings = false;
+  other.text.rope_theta = 5e5;
+  EXPECT_THAT(differences(preset("qwen2_5_vl_3b"), other),
+              testing::ElementsAre("rope_theta: 1000000 against 500000",
+                                   "tie_word_embeddings: true against false"));
+}
+
 TEST(Config, WholeNumbersAreWrittenAsSuch) {
   // transformers 5 declares tokens_per_second an integer and refuses 2.0.
   const Json config = make_config(preset("qwen2_5_vl_3b"));

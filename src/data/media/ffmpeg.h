@@ -42,7 +42,7 @@ inline std::string words(int error) {
 
 /// FFmpeg prints on its own; what matters reaches our errors. Its level is one for the process.
 inline void be_quiet() {
-  [[maybe_unused]] static const bool done = (av_log_set_level(AV_LOG_FATAL), true);
+  [[maybe_unused]] static const bool done = (av_log_set_level(AV_LOG_QUIET), true);
 }
 
 }  // namespace triptych::ffmpeg

@@ -121,8 +121,9 @@ int rotation_of(const AVStream* stream) {
 }
 
 void check_size(const std::string& path, int64_t width, int64_t height, const ImageLimits& limits) {
-  require<DataError>(width > 0 && height > 0, path, ": frames of ", width, " x ", height,
-                     " pixels; the video's header is broken or its codec is not known");
+  require<DataError>(width > 0 && height > 0, path,
+                     ": no video stream that can be decoded: it is no video, its header is broken, "
+                     "or its codec is not known");
   require<DataError>(height <= limits.max_pixels / width, path, ": frames of ", width, " x ",
                      height, " pixels, the limit is ", limits.max_pixels, " in all");
 }

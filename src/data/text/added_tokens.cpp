@@ -2,8 +2,8 @@
 
 #include <cstring>
 
+#include "base/utf8.h"
 #include "data/text/char_class.h"
-#include "data/text/utf8.h"
 
 namespace triptych {
 

@@ -9,10 +9,10 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/json.h"
+#include "base/utf8.h"
 #include "data/text/byte_alphabet.h"
 #include "data/text/normalizer.h"
 #include "data/text/piece_pattern.h"
-#include "data/text/utf8.h"
 
 namespace triptych {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "data/text/utf8.h"
+#include "base/utf8.h"
 
 namespace triptych {
 namespace {

@@ -1,7 +1,7 @@
 #include "data/text/piece_pattern.h"
 
+#include "base/utf8.h"
 #include "data/text/char_class.h"
-#include "data/text/utf8.h"
 
 namespace triptych {
 namespace detail {

@@ -13,5 +13,4 @@ list(APPEND TRIPTYCH_DATA_SOURCES
   text/tokenizer.cpp
   text/tokenizer_folder.cpp
   text/tokenizer_json.cpp
-  text/utf8.cpp
   text/vocabulary_builder.cpp)

@@ -6,11 +6,11 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/utf8.h"
 #include "data/text/added_tokens.h"
 #include "data/text/bpe.h"
 #include "data/text/normalizer.h"
 #include "data/text/tokenizer_parts.h"
-#include "data/text/utf8.h"
 
 namespace triptych {
 namespace {

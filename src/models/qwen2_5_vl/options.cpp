@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/format.h"
 
 namespace triptych::qwen2_5_vl {
 
@@ -305,7 +306,8 @@ Json make_config(const Options& o) {
 std::vector<std::string> differences(const Options& a, const Options& b) {
   std::vector<std::string> found;
   const auto compare = [&](const char* name, const auto& left, const auto& right) {
-    if (left != right) found.push_back(detail::join_parts(name, ": ", left, " against ", right));
+    if (left == right) return;
+    found.push_back(fmt::format("{}: {} against {}", name, left, right));
   };
   compare("vision_config.depth", a.vision.depth, b.vision.depth);
   compare("vision_config.hidden_size", a.vision.hidden_size, b.vision.hidden_size);

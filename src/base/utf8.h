@@ -43,4 +43,7 @@ size_t incomplete_utf8_tail(std::string_view text);
 /// substitution; the same as Rust's and Python's).
 std::string repair_utf8(std::string_view bytes);
 
+/// For messages: each byte that belongs to no well-formed UTF-8 as "\xff", the rest as it is.
+std::string escape_bad_utf8(std::string_view bytes);
+
 }  // namespace triptych

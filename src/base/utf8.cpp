@@ -1,7 +1,9 @@
-#include "data/text/utf8.h"
+#include "base/utf8.h"
 
 #include <cstdint>
 #include <cstring>
+
+#include "base/format.h"
 
 namespace triptych {
 namespace {
@@ -89,6 +91,19 @@ std::string repair_utf8(std::string_view bytes) {
     if (good == rest.size()) break;
     append_utf8(out, 0xFFFD);
     at += good + step(rest.substr(good)).size;
+  }
+  return out;
+}
+
+std::string escape_bad_utf8(std::string_view bytes) {
+  std::string out;
+  for (size_t at = 0; at < bytes.size();) {
+    const std::string_view rest = bytes.substr(at);
+    const size_t good = first_bad_utf8(rest);
+    out += rest.substr(0, good);
+    if (good == rest.size()) break;
+    out += fmt::format("\\x{:02x}", static_cast<unsigned char>(rest[good]));
+    at += good + 1;
   }
   return out;
 }
