@@ -19,18 +19,18 @@ std::string describe_first_rows(const RunOptions& options, const Dataset& datase
                 static_cast<uint64_t>(options.seed),
                 {.data_rank = 0, .data_size = 1, .global_batch = count, .micro_batch = count});
   const auto batch = loader.next_step();
-  size_t samples = 0, tokens = 0, media = 0;
+  int64_t samples = 0, tokens = 0, media = 0;
   for (const auto& rows : batch.micro_batches) {
     for (const auto& row : rows.rows) {
-      samples += row.samples.size();
+      samples += static_cast<int64_t>(row.samples.size());
       for (const auto& sample : row.samples) {
-        tokens += sample.tokens.size();
-        media += sample.media.size();
+        tokens += static_cast<int64_t>(sample.tokens.size());
+        media += static_cast<int64_t>(sample.media.size());
       }
     }
   }
-  return fmt::format("the first micro-batch: {} samples, {} tokens, {} pictures and videos\n",
-                     samples, tokens, media);
+  return fmt::format("the first micro-batch: {}, {}; pictures and videos: {}\n",
+                     counted(samples, "sample"), counted(tokens, "token"), media);
 }
 
 }  // namespace
