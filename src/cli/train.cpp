@@ -6,12 +6,14 @@
 #include <filesystem>
 #include <optional>
 
-#include "base/files.h"
 #include "base/log.h"
+#include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/version.h"
+#include "kernels/memory_report.h"
 #include "parallel/launch_environment.h"
 #include "parallel/launcher.h"
+#include "plan/report.h"
 #include "profile/memory_windows.h"
 #include "profile/profiler.h"
 #include "profile/tools_json.h"
@@ -22,18 +24,6 @@
 
 namespace triptych {
 namespace {
-
-/// The words this process was started with.
-std::vector<std::string> command_line() {
-  const std::string text = read_file("/proc/self/cmdline");
-  std::vector<std::string> words;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\0', begin), text.size());
-    words.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return words;
-}
 
 void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
@@ -58,6 +48,27 @@ Profiler::Settings profile_settings(const RunOptions& options, const std::string
   return settings;
 }
 
+/// What a plan of this rank says it needs; empty where it cannot be made.
+std::string planned_memory_text(const RunOptions& options, const ProcessContext& process) {
+  try {
+    const auto plan =
+        plan_run(options, process.world_size(), process.rank(), process.local_world_size());
+    return "\n" + rank_memory_text(plan.ranks.front(), options.data.max_length);
+  } catch (const std::exception&) {
+    return "";
+  }
+}
+
+/// Of every rank. Without --nproc of as many as the mesh takes at least.
+std::string dry_plan_text(const Arguments& arguments, const RunOptions& options) {
+  const auto& p = options.parallel;
+  const int64_t least = p.tensor * p.context * p.pipeline;
+  const int64_t per_host = arguments.integer("--nproc", least, 1);
+  const int64_t processes = per_host * arguments.integer("--nnodes", 1, 1);
+  const auto text = plan_text(plan_run(options, processes, {}, per_host), nullptr, nullptr);
+  return text.substr(0, text.find_last_not_of('\n') + 1);
+}
+
 int train_here(const LaunchEnvironment& environment, const ResolvedRun& run, bool overwrite,
                const Profiler::Settings& profile) {
   ProcessContext process(environment, process_options(run.options));
@@ -71,6 +82,10 @@ int train_here(const LaunchEnvironment& environment, const ResolvedRun& run, boo
     observers.clear();
     process.close();
     return status;
+  } catch (const OutOfMemory& error) {
+    const OutOfMemory told(error.what() + planned_memory_text(run.options, process));
+    if (process.report_failure(told)) throw told;
+    return 1;
   } catch (const std::exception& error) {
     if (process.report_failure(error)) throw;
     return 1;
@@ -133,21 +148,22 @@ int run_train(const Arguments& arguments) {
   const auto profile = profile_settings(run.options, arguments.text("--tools-json"));
   if (arguments.has("--dry-run")) {
     if (arguments.has("--nproc") || arguments.has("--nnodes")) {
-      const int64_t ranks =
-          arguments.integer("--nproc", 1, 1) * arguments.integer("--nnodes", 1, 1);
-      const auto advice = check_layout(run.options, ranks).advice;
+      const int64_t per_host = arguments.integer("--nproc", 1, 1);
+      const int64_t ranks = per_host * arguments.integer("--nnodes", 1, 1);
+      const auto advice = check_layout(run.options, ranks, per_host).advice;
       if (!advice.empty()) log_warning("{}", advice);
     }
     const auto found = check_run(run);
     print(arguments.has("--origin") ? options_origin_text(refer(run.options), run.origins)
                                     : options_toml(refer(run.options)));
     log_message(LogLevel::kInfo, found.substr(0, found.size() - 1));
+    log_message(LogLevel::kInfo, dry_plan_text(arguments, run.options));
     return 0;
   }
   const auto environment = read_launch_environment();
   const auto workers = workers_to_start(arguments, environment, run.options);
   if (!workers) return train_here(environment, run, arguments.has("--overwrite"), profile);
-  check_layout(run.options, workers->processes * workers->nodes);
+  check_layout(run.options, workers->processes * workers->nodes, workers->processes);
   return launch_workers(*workers, command_line());
 }
 
@@ -170,8 +186,8 @@ Command train_command() {
       {"--overwrite", "", "delete the run that is in the output folder and start anew"},
       {"--tools-json", "FILE", "profile as this file of MindSpeed-MM says, in place of [profile]"},
       {"--dry-run", "",
-       "check files, data, model and, with --nproc, the layout; print the resolved options, train "
-       "nothing"},
+       "check files, data, model and layout; print the resolved options and the plan of every "
+       "rank's memory, train nothing"},
       {"--origin", "", "with --dry-run: where each option's value came from"},
       {"--options", "", "every option with type, default, range and meaning"},
       {"--json", "", "with --options: as JSON schema"},

@@ -1,6 +1,8 @@
 // The operators on the meta device: results and temporary tensors of the sizes that the kernels
 // make, nothing computed. For the CPU those of its kernels, temporary ones included, and of the
-// compositions where it has none; for accelerators, whose kernels are one pass, the results alone.
+// compositions where it has none. For accelerators norm, rotary, SwiGLU and attention are taken as
+// one pass with the results alone; the vocabulary's projection with its loss is the composition,
+// slab by slab, there as well.
 
 #include "kernels/meta_kernels.h"
 

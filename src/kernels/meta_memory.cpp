@@ -31,7 +31,7 @@ struct Recording {
   std::vector<MetaMemoryKind> kinds;  ///< of every allocation, in order of making
   std::vector<Event> events;
   std::unordered_map<const void*, Block*> blocks;  ///< alive, by storage context
-  int64_t live = 0, allocated = 0, count = 0;
+  int64_t live = 0, allocated = 0, count = 0, forgotten = 0;
 };
 
 Recording& recording() {
@@ -110,7 +110,7 @@ MetaMemory::MetaMemory(MetaKernels kernels) {
   const std::lock_guard lock(r.mutex);
   r.kinds.clear();
   r.events.clear();
-  r.live = r.allocated = r.count = 0;
+  r.live = r.allocated = r.count = r.forgotten = 0;
   r.kernels = kernels;
   r.active = true;
 }
@@ -135,7 +135,7 @@ void MetaMemory::restart() {
     r.events.push_back({block->bytes, block->label});
   }
   r.kinds = std::move(kinds);
-  r.allocated = r.count = 0;
+  r.allocated = r.count = r.forgotten = 0;
 }
 
 MemoryUse MetaMemory::peak() const {
@@ -156,6 +156,7 @@ MemoryUse MetaMemory::live() const {
   return last;
 }
 
+int64_t MetaMemory::forgotten_bytes() const { return recording().forgotten; }
 int64_t MetaMemory::allocated_bytes() const { return recording().allocated; }
 int64_t MetaMemory::allocations() const { return recording().count; }
 
@@ -165,6 +166,7 @@ void forget_planned_memory(const at::Tensor& tensor) {
   const auto it = r.blocks.find(tensor.storage().data_ptr().get_context());
   if (it == r.blocks.end()) return;
   r.live -= it->second->bytes;
+  r.forgotten += it->second->bytes;
   r.events.push_back({-it->second->bytes, it->second->label});
   r.blocks.erase(it);
 }

@@ -52,6 +52,8 @@ class MetaMemory {
   MemoryUse peak() const;
   /// What is alive now.
   MemoryUse live() const;
+  /// Bytes that forget_planned_memory took out of the count since the last restart.
+  int64_t forgotten_bytes() const;
   /// Bytes and number of the allocations since the last restart.
   int64_t allocated_bytes() const;
   int64_t allocations() const;

@@ -171,10 +171,6 @@ int64_t peak_in_flight(const SlotList& list) {
   return peak;
 }
 
-}  // namespace
-
-namespace {
-
 Simulation replay(const PipelineShape& shape, const std::vector<SlotList>& lists,
                   std::span<const SlotTimes> times) {
   Finished done(shape);

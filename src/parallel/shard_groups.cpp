@@ -22,6 +22,24 @@ void validate_zero_group(const ZeroGroupChoice& choice, int64_t gradient_ranks,
       *count, gradient_ranks, allowed));
 }
 
+void validate_zero_hosts(const ZeroGroupChoice& choice, const Mesh& mesh, int64_t ranks_per_host,
+                         Problems& problems) {
+  const auto* named = std::get_if<ZeroGroup>(&choice);
+  if (named == nullptr || *named != ZeroGroup::kHost) return;
+  for (const auto& members : mesh.groups(kGradientGroup)) {
+    std::map<int64_t, int64_t> of_host;
+    for (const auto rank : members) ++of_host[rank / ranks_per_host];
+    for (const auto& [host, count] : of_host) {
+      if (count == of_host.begin()->second) continue;
+      problems.add("parallel.zero_group = \"host\": of the ", members.size(),
+                   " ranks (data x context) that share the shards host ", of_host.begin()->first,
+                   " holds ", of_host.begin()->second, " and host ", host, " holds ", count,
+                   "; each must hold as many");
+      return;
+    }
+  }
+}
+
 ShardRanks shard_ranks(const std::vector<int64_t>& members, int64_t rank,
                        const ZeroGroupChoice& choice, int64_t ranks_per_host) {
   const auto size = static_cast<int64_t>(members.size());

@@ -10,6 +10,7 @@
 namespace triptych {
 
 class Group;
+class Mesh;
 class ProcessContext;
 
 /// Who shares shards with whom, among the ranks that hold the same parameters (data x context). A
@@ -37,6 +38,9 @@ ShardRanks shard_ranks(const std::vector<int64_t>& members, int64_t rank,
 
 /// A count must divide the ranks that hold the same parameters.
 void validate_zero_group(const ZeroGroupChoice& choice, int64_t gradient_ranks, Problems& problems);
+/// "host": every host must hold as many of the ranks that hold the same parameters.
+void validate_zero_hosts(const ZeroGroupChoice& choice, const Mesh& mesh, int64_t ranks_per_host,
+                         Problems& problems);
 
 /// This rank's, with connections of their own: their collectives are ordered by the backward of
 /// each rank, whatever others run over the same ranks at the same time.

@@ -76,22 +76,27 @@ Forecast forecast_messages(const RunOptions& options, const LoadedModel& loaded,
   };
 }
 
-/// Of a layer's products, those that are computed twice. Attention's grow with the square of a
-/// sample's length: without them the layer costs as if all samples were short.
-double recomputed_share(const LayerRecompute& how, const Layer& layer, const FlowSize& size) {
+/// Attention's flop of a layer. They grow with the square of a sample's length: without them the
+/// layer costs as if all samples were short.
+double attention_flop(const Layer& layer, const FlowSize& size) {
   auto short_samples = size;
   short_samples.mean_square_length = short_samples.mean_square_frame_patches = 0;
-  const double all = layer.cost(size).forward_flop;
-  const double attention = 1 - layer.cost(short_samples).forward_flop / std::max(all, 1.0);
-  if (how.again) return how.keep_attention ? 1 - attention : 1;
-  // Of the rest a third is projections (query, key, value, output), the other two the MLP's.
+  return layer.cost(size).forward_flop - layer.cost(short_samples).forward_flop;
+}
+
+/// What of a layer is computed twice: of its attention and of its other products.
+struct RecomputedShare {
+  double attention = 0, products = 0;
+};
+
+RecomputedShare recomputed_share(const LayerRecompute& how) {
+  if (how.again) return {.attention = how.keep_attention ? 0.0 : 1.0, .products = 1};
   const auto has = [&](std::string_view name) {
     const auto& modules = how.memory.modules;
     return std::find(modules.begin(), modules.end(), name) != modules.end();
   };
-  double share = has("attention") ? attention : 0;
-  share += has("mlp") ? (1 - attention) * 2 / 3 : 0;
-  return share;
+  // A third of the products are projections (query, key, value, output), two are the MLP's.
+  return {.attention = has("attention") ? 1.0 : 0.0, .products = has("mlp") ? 2.0 / 3 : 0.0};
 }
 
 /// By the layers' own counts, shared out evenly over the ranks that cut a layer.
@@ -102,7 +107,8 @@ std::vector<ChunkWork> count_work(const RecomputePlan& recompute, const LoadedMo
   bool gradients_pass = false;
   for (size_t i = 0; i < loaded.model.layers.size(); ++i) {
     const auto& layer = *loaded.model.layers[i];
-    const double flop = layer.cost(size).forward_flop / static_cast<double>(ranks);
+    const double attention = attention_flop(layer, size) / static_cast<double>(ranks);
+    const double flop = layer.cost(size).forward_flop / static_cast<double>(ranks) - attention;
     bool weights = false, trained = false;
     for (const auto& p : layer.parameters()) {
       trained = trained || p->trained;
@@ -111,11 +117,17 @@ std::vector<ChunkWork> count_work(const RecomputePlan& recompute, const LoadedMo
     const int64_t virtual_stage = loaded.cut.stage_of(static_cast<int64_t>(i));
     if (virtual_stage % loaded.cut.stages == stage) {
       auto& work = chunks[static_cast<size_t>(virtual_stage / loaded.cut.stages)];
+      const bool backward = gradients_pass || trained;
       work.forward += flop;
+      work.attention_forward += attention;
       work.backward_input += gradients_pass ? flop : 0;
       work.backward_weight += weights ? flop : 0;
-      if (!recompute.empty() && (gradients_pass || trained))
-        work.recomputed += flop * recomputed_share(recompute.of(i), layer, size);
+      work.attention_backward += backward ? 2.5 * attention : 0;
+      if (!recompute.empty() && backward) {
+        const auto share = recomputed_share(recompute.of(i));
+        work.recomputed += flop * share.products;
+        work.attention_recomputed += attention * share.attention;
+      }
     }
     gradients_pass = gradients_pass || trained;
   }
@@ -160,6 +172,8 @@ RankPlan plan_rank(const RunOptions& options, const MeshShape& mesh, int64_t pro
   ShardedOptimizer optimizer(loaded.model.parameters, adamw_settings(options.optimizer),
                              sharding_settings(options), groups);
   plan.start_bytes = memory.peak().total();
+  plan.host_state_bytes = memory.forgotten_bytes();
+  plan.state_bytes = plan.host_state_bytes + memory.live().of(MetaMemoryKind::kOptimizer);
   const auto stage = Stage::make(process, options, loaded, at::kMeta, forecast);
   const auto settings = step_settings(options, loaded, at::kMeta);
   TrainStep step(loaded, optimizer, process.group({MeshDim::kData}), settings, stage.get());
@@ -173,6 +187,7 @@ RankPlan plan_rank(const RunOptions& options, const MeshShape& mesh, int64_t pro
   plan.memory = memory.peak();
   plan.made_bytes = memory.allocated_bytes();
   plan.made_tensors = memory.allocations();
+  plan.offloaded_bytes = memory.forgotten_bytes();
   plan.traffic = process.traffic();
   return plan;
 }
@@ -196,6 +211,7 @@ RankPlan plan_rank(const RunOptions& options, const MeshShape& mesh, int64_t pro
   auto plan = more;
   plan.made_bytes = extend(less.made_bytes, more.made_bytes);
   plan.made_tensors = extend(less.made_tensors, more.made_tensors);
+  plan.offloaded_bytes = extend(less.offloaded_bytes, more.offloaded_bytes);
   for (auto& [key, traffic] : plan.traffic) {
     const auto it = less.traffic.find(key);
     const auto before = it == less.traffic.end() ? Traffic() : it->second;

@@ -3,6 +3,7 @@
 // One rank's training step without the other ranks and without values: the program that `train`
 // runs, on the meta device, with collectives that are counted instead of sent.
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -15,9 +16,13 @@
 
 namespace triptych {
 
-/// Model flop of one micro-batch in one chunk on this rank; what recompute adds apart.
+/// Flop of one micro-batch in one chunk on this rank, attention apart from all other products, and
+/// what recompute adds apart from both.
 struct ChunkWork {
   double forward = 0, backward_input = 0, backward_weight = 0, recomputed = 0;
+  /// Of queries with keys and of probabilities with values. Backward computes the probabilities
+  /// again: 2.5 times forward's, with the gradients of what it is given.
+  double attention_forward = 0, attention_backward = 0, attention_recomputed = 0;
 };
 
 /// What is known of a rank before it runs.
@@ -28,11 +33,17 @@ struct RankPlan {
   int64_t start_bytes = 0;  ///< the most in use before the first step (weights move into buckets)
   TrafficTable traffic;     ///< of one optimizer step
   int64_t parameters = 0;   ///< elements that this rank holds, before sharding
+  int64_t state_bytes = 0;  ///< optimizer states of this rank, wherever they lie
+  /// In the host's memory, where the device is another: optimizer states, and activations that a
+  /// step sends there and fetches again.
+  int64_t host_state_bytes = 0, offloaded_bytes = 0;
   /// Made by operators during the step: what memory bandwidth and kernel launches are spent on.
   int64_t made_bytes = 0, made_tensors = 0;
   std::vector<ChunkWork> chunks;  ///< of its pipeline stage; one without a pipeline
 
   int64_t total_bytes() const { return memory.total(); }
+  /// In a step or before the first one, whichever takes more.
+  int64_t most_bytes() const { return std::max(total_bytes(), start_bytes); }
 };
 
 /// Rows of `data.max_length` tokens, half of them pictures: what a plan assumes of the data.

@@ -4,6 +4,7 @@
 
 #include "base/format.h"
 #include "base/progress.h"
+#include "kernels/memory_report.h"
 
 namespace triptych {
 
@@ -12,21 +13,26 @@ namespace {
 constexpr auto kKindNames = option_names(MetaMemoryKind());
 
 Json time_json(const StepTime& t, const Machine& machine) {
-  Json exchanges;
+  Json exchanges = Json::object();
   for (const auto& [name, seconds] : t.exchanges) exchanges[name] = seconds;
   return {{"machine", machine.name},
           {"step_seconds", t.step},
           {"compute", t.compute},
+          {"attention", t.attention},
           {"memory", t.memory},
           {"launches", t.launches},
           {"layer_exchanges", t.layers},
+          {"offload", t.offload},
           {"bubble", t.bubble},
           {"gradient_exchanges", t.gradients},
           {"optimizer", t.optimizer},
+          {"data", t.data},
           {"hidden_exchanges", t.hidden},
           {"bubble_share", t.bubble_share},
           {"bubble_formula", t.bubble_formula},
           {"mfu", t.mfu},
+          {"hfu", t.hfu},
+          {"slowest_rank", t.slowest_rank},
           {"tokens_per_second", t.tokens_per_second},
           {"exchanges", exchanges}};
 }
@@ -48,7 +54,7 @@ std::string memory_table(const RunPlan& plan) {
   std::vector<std::pair<const RankPlan*, std::vector<int64_t>>> lines;
   for (const auto& r : plan.ranks) {
     const auto it = std::find_if(lines.begin(), lines.end(), [&](const auto& line) {
-      return line.first->memory.bytes == r.memory.bytes;
+      return line.first->memory.bytes == r.memory.bytes && line.first->start_bytes == r.start_bytes;
     });
     if (it == lines.end()) {
       lines.emplace_back(&r, std::vector{r.rank});
@@ -58,12 +64,13 @@ std::string memory_table(const RunPlan& plan) {
   }
   std::string text = fmt::format("{:<16}", "rank");
   for (const auto name : kKindNames) text += fmt::format("{:>13}", name);
-  text += fmt::format("{:>13}\n", "total");
+  text += fmt::format("{:>13}{:>13}\n", "total", "start");
   for (const auto& [r, ranks] : lines) {
     text += fmt::format("{:<16}", ranks_text(ranks));
     for (const auto bytes : r->memory.bytes)
       text += fmt::format("{:>13}", bytes_text(static_cast<double>(bytes)));
-    text += fmt::format("{:>13}\n", bytes_text(static_cast<double>(r->total_bytes())));
+    text += fmt::format("{:>13}{:>13}\n", bytes_text(static_cast<double>(r->total_bytes())),
+                        bytes_text(static_cast<double>(r->start_bytes)));
   }
   return text;
 }
@@ -83,19 +90,24 @@ std::string traffic_table(const RankPlan& rank) {
 
 std::string time_text(const StepTime& t, const Machine& m) {
   auto text = fmt::format(
-      "\non {}: {:.3g} s a step, {} tokens/s, {:.1f} % of the peak of {} flop/s\n", m.name, t.step,
-      short_count(t.tokens_per_second), 100 * t.mfu, short_count(m.peak_flop));
+      "\non {}: {:.3g} s a step, {} tokens/s, {:.1f} % of the peak of {} flop/s a device ({:.1f} % "
+      "with what is computed again)\n",
+      m.name, t.step, short_count(t.tokens_per_second), 100 * t.mfu, short_count(m.peak_flop),
+      100 * t.hfu);
   const auto line = [&](const char* name, double seconds) {
     if (seconds > 0)
       text += fmt::format("  {:<34}{:>9.3g} s{:>7.1f} %\n", name, seconds, 100 * seconds / t.step);
   };
-  line("products", t.compute);
+  line("products", t.compute - t.attention);
+  line("attention", t.attention);
   line("memory traffic of operators", t.memory);
   line("kernel launches", t.launches);
   line("exchanges inside layers", t.layers);
+  line("activations to the host and back", t.offload);
   line("pipeline bubble, uneven stages", t.bubble);
   line("gradients and weights exchanged", t.gradients);
   line("optimizer", t.optimizer);
+  line("waiting for data", t.data);
   if (t.hidden > 0)
     text += fmt::format("  {:<34}{:>9.3g} s\n", "(hidden behind compute)", t.hidden);
   if (t.bubble_share > 0) {
@@ -117,6 +129,49 @@ std::string mesh_text(const MeshShape& mesh, int64_t processes) {
   add("pipeline", mesh.pipeline);
   add("data", processes / (mesh.tensor * mesh.context * mesh.pipeline));
   return text.empty() ? "one process" : text;
+}
+
+std::string fit_text(const RunPlan& plan, int64_t memory_bytes, double share) {
+  const auto limit = static_cast<int64_t>(static_cast<double>(memory_bytes) * share);
+  std::string text;
+  for (const auto& rank : plan.ranks) {
+    const int64_t bytes = rank.most_bytes();
+    if (bytes <= limit) continue;
+    text += fmt::format("rank {} does not fit: {}, {} more than {:.0f} % of {}\n", rank.rank,
+                        bytes_text(static_cast<double>(bytes)),
+                        bytes_text(static_cast<double>(bytes - limit)), 100 * share,
+                        bytes_text(static_cast<double>(memory_bytes)));
+  }
+  return text;
+}
+
+std::string rank_memory_text(const RankPlan& rank, int64_t tokens) {
+  auto text = fmt::format("  the plan of this rank, for rows of {} tokens:\n", tokens);
+  for (size_t k = 0; k < kMetaMemoryKinds; ++k)
+    text += fmt::format("    {:>11}  {}\n", memory_text(rank.memory.bytes[k]), kKindNames[k]);
+  return text + fmt::format("    {:>11}  in all", memory_text(rank.total_bytes()));
+}
+
+std::string terms_text(const std::vector<CostTerm>& terms, const StepTime& time) {
+  auto text = fmt::format(
+      "\nterms of rank {}, the slowest; in brackets what is hidden or a part of another term\n",
+      time.slowest_rank);
+  for (const auto& term : terms) {
+    const auto seconds = fmt::format("{:.3g} s", term.seconds);
+    text += fmt::format("  {:<34}{:>12}  = {}\n", term.name,
+                        term.in_step ? seconds : "(" + seconds + ")", term.how);
+  }
+  return text + fmt::format("  {:<34}{:>12}\n", "step", fmt::format("{:.3g} s", time.step));
+}
+
+Json terms_json(const std::vector<CostTerm>& terms) {
+  Json json = Json::array();
+  for (const auto& term : terms)
+    json.push_back({{"name", term.name},
+                    {"seconds", term.seconds},
+                    {"in_step", term.in_step},
+                    {"how", term.how}});
+  return json;
 }
 
 Json plan_json(const RunPlan& plan, const StepTime* time, const Machine* machine) {

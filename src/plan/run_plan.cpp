@@ -5,6 +5,7 @@
 
 #include "base/format.h"
 #include "train/loaded_model.h"
+#include "train/recompute_plan.h"
 #include "train/run_layers.h"
 #include "train/run_layout.h"
 #include "train/run_setup.h"
@@ -38,13 +39,47 @@ struct Prepared {
   RunOptions options;
   RunPlan plan;
   MicroBatch batch;
+  std::vector<std::string> stages;  ///< what each pipeline stage holds: equal texts, equal programs
 };
 
-Prepared prepare(const RunOptions& given, int64_t processes) {
+/// The layers of every pipeline stage, chunk by chunk, as what makes a difference to its program.
+std::vector<std::string> describe_layers(const RunOptions& options, const LoadedModel& whole,
+                                         const PipelineShape& shape, const FlowSize& size) {
+  Problems problems;
+  const auto cut = cut_model(*whole.family, whole.model, options, shape, problems);
+  problems.throw_if_any();
+  const auto recompute =
+      make_recompute_plan(options.recompute, *whole.family, whole.model, cut, at::kMeta);
+  std::vector<std::string> stages(static_cast<size_t>(shape.stages));
+  bool gradients_pass = false;
+  for (size_t i = 0; i < whole.model.layers.size(); ++i) {
+    const auto& layer = *whole.model.layers[i];
+    const auto& parameters = layer.parameters();
+    const bool trained =
+        std::any_of(parameters.begin(), parameters.end(), [](const auto& p) { return p->trained; });
+    const int64_t stage = cut.stage_of(static_cast<int64_t>(i));
+    auto& text = stages[static_cast<size_t>(stage % shape.stages)];
+    text += fmt::format("{} {}{} {:.6g} flop{}{}", stage / shape.stages, layer.part(),
+                        whole.family->is_block(layer) ? " block" : " " + layer.name(),
+                        layer.cost(size).forward_flop, trained ? " trained" : "",
+                        gradients_pass ? " passes" : "");
+    if (!recompute.empty()) {
+      const auto& how = recompute.of(i);
+      text += fmt::format(" {:d}{:d}{:d}{:d}", how.again, how.with_previous, how.keep_attention,
+                          how.memory.offload);
+      for (const auto& module : how.memory.modules) text += " " + module;
+    }
+    text += "; ";
+    gradients_pass = gradients_pass || trained;
+  }
+  return stages;
+}
+
+Prepared prepare(const RunOptions& given, int64_t processes, int64_t ranks_per_host) {
   Prepared run{.options = without_weights(given)};
   auto& plan = run.plan;
   plan.processes = processes;
-  plan.mesh = check_layout(run.options, processes).mesh;
+  plan.mesh = check_layout(run.options, processes, ranks_per_host).mesh;
   const Mesh mesh(processes, plan.mesh);
   auto request = model_request(run.options);
   request.meta_only = true;
@@ -60,6 +95,11 @@ Prepared prepare(const RunOptions& given, int64_t processes) {
   const auto all = static_cast<double>(plan.micro_batches * mesh.size(MeshDim::kData));
   plan.step_flop = all * training_flop(whole.model, size);
   plan.step_tokens = all * static_cast<double>(size.tokens);
+  for (const auto& row : run.batch.rows) {
+    for (const auto& sample : row.samples)
+      plan.step_pictures += all * static_cast<double>(sample.media.size());
+  }
+  run.stages = describe_layers(run.options, whole, plan.pipeline, size);
   return run;
 }
 
@@ -72,7 +112,7 @@ RankPlan plan_one(const Prepared& run, int64_t rank, int64_t ranks_per_host) {
 
 RunPlan plan_run(const RunOptions& options, int64_t processes, std::optional<int64_t> rank,
                  int64_t ranks_per_host) {
-  auto run = prepare(options, processes);
+  auto run = prepare(options, processes, ranks_per_host);
   require<UsageError>(!rank || *rank < processes, "--rank ", rank.value_or(0), " is none of the ",
                       processes, " ranks 0 to ", processes - 1);
   const Mesh mesh(processes, run.plan.mesh);
@@ -90,14 +130,19 @@ RunPlan plan_run(const RunOptions& options, int64_t processes, std::optional<int
 }
 
 RunPlan plan_stages(const RunOptions& options, int64_t processes, int64_t ranks_per_host) {
-  auto run = prepare(options, processes);
+  auto run = prepare(options, processes, ranks_per_host);
   const Mesh mesh(processes, run.plan.mesh);
   const int64_t stages = mesh.size(MeshDim::kPipeline);
   for (int64_t stage = 0; stage < stages; ++stage) {
     MeshCoordinates place;
     place[MeshDim::kPipeline] = stage;
-    const bool inner = stage > 1 && stage + 1 < stages;
-    auto rank = inner ? run.plan.ranks[1] : plan_one(run, mesh.rank(place), ranks_per_host);
+    // The first stage receives nothing and the last sends nothing: they are like no other.
+    int64_t same = stage;
+    for (int64_t s = stage - 1; s > 0 && stage + 1 < stages; --s) {
+      if (run.stages[static_cast<size_t>(s)] == run.stages[static_cast<size_t>(stage)]) same = s;
+    }
+    auto rank = same < stage ? run.plan.ranks[static_cast<size_t>(same)]
+                             : plan_one(run, mesh.rank(place), ranks_per_host);
     rank.rank = mesh.rank(place);
     rank.place = place;
     run.plan.ranks.push_back(std::move(rank));

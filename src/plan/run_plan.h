@@ -19,8 +19,11 @@ struct RunPlan {
   PipelineShape pipeline;
   int64_t micro_batch_tokens = 0;
   double step_flop = 0, step_tokens = 0;  ///< model flop and tokens of a step over all ranks
+  double step_pictures = 0;
   MeshShape mesh;
   std::vector<RankPlan> ranks;
+
+  int64_t data_ranks() const { return processes / (mesh.tensor * mesh.context * mesh.pipeline); }
 };
 
 /// A run that reads no weights: of the model folder only its config.json, and not even that where
@@ -33,8 +36,9 @@ RunOptions without_weights(RunOptions options);
 /// @throws UsageError for a mesh that cannot be, with the arithmetic; as load_model
 RunPlan plan_run(const RunOptions& options, int64_t processes, std::optional<int64_t> rank = {},
                  int64_t ranks_per_host = 8);
-/// Only the first rank of every pipeline stage, and of stages between the second and the last none:
-/// they are taken for the second, which keeps more micro-batches than they do.
+/// Only the first rank of every pipeline stage. An inner stage with the same layers as an earlier
+/// one, trained and recomputed alike, is taken for that, which keeps more micro-batches than it
+/// does.
 RunPlan plan_stages(const RunOptions& options, int64_t processes, int64_t ranks_per_host = 8);
 
 }  // namespace triptych

@@ -12,8 +12,9 @@ namespace triptych {
 
 /// Every rule of docs/spec/parallelism.md 1.5 that a run breaks on `world_size` processes, with the
 /// arithmetic in the message. Needs the model's sizes, but no rank beside this one.
+/// @param ranks_per_host  0: not known, what depends on it is not checked
 void validate_layout(const RunOptions& options, const Family& family, int64_t world_size,
-                     Problems& problems);
+                     Problems& problems, int64_t ranks_per_host = 0);
 
 struct CheckedLayout {
   MeshShape mesh;
@@ -21,8 +22,10 @@ struct CheckedLayout {
 };
 /// The same with the sizes from the run's model folder, before anything is started.
 /// @throws UsageError with all broken rules; Error or UsageError for a model that cannot be read.
-CheckedLayout check_layout(const RunOptions& options, int64_t world_size);
+CheckedLayout check_layout(const RunOptions& options, int64_t world_size,
+                           int64_t ranks_per_host = 0);
 /// The same for a family that is known already.
-CheckedLayout check_layout(const RunOptions& options, const Family& family, int64_t world_size);
+CheckedLayout check_layout(const RunOptions& options, const Family& family, int64_t world_size,
+                           int64_t ranks_per_host = 0);
 
 }  // namespace triptych

@@ -353,7 +353,7 @@ void Trainer::finish() {
 int train_observed(ProcessContext& process, const ResolvedRun& run, bool overwrite,
                    const std::string& version, const StepObservers& observers) {
   const auto& options = run.options;
-  const auto layout = check_layout(options, process.world_size());
+  const auto layout = check_layout(options, process.world_size(), process.local_world_size());
   process.set_mesh(layout.mesh);
   if (process.rank() == 0 && !layout.advice.empty()) log_warning("{}", layout.advice);
   process.compare_configuration(parse_json(options_json(refer(options)), "run options"), version);

@@ -486,7 +486,8 @@ TEST_F(Runs, OutOfMemorySaysWhatHoldsIt) {
               AllOf(HasSubstr("error: out of memory: rank 0, step "), HasSubstr(" asked for: "),
                     HasSubstr("  parameter\n"), HasSubstr("  optimizer_state\n"),
                     HasSubstr("activation of "), HasSubstr("what would help:"),
-                    HasSubstr("recompute.policy = \"full\"")));
+                    HasSubstr("recompute.policy = \"full\""),
+                    HasSubstr("the plan of this rank, for rows of "), HasSubstr("  in all\n")));
   EXPECT_EQ(run("completion bash", "TRIPTYCH_MEMORY_LIMIT=much {}").status, 2);
 }
 
@@ -707,7 +708,10 @@ TEST_F(Runs, ExamplesFitTheModelsTheyName) {
                         "--set data.train.0.path={}/data/train.jsonl",
                         entry.path().string(), model.string(), made.string()));
     EXPECT_EQ(outcome.status, 0) << name << "\n" << outcome.err;
-    EXPECT_THAT(outcome.err, HasSubstr("trained; 200 samples to train on")) << name;
+    EXPECT_THAT(outcome.err, AllOf(HasSubstr("trained; 200 samples to train on"),
+                                   HasSubstr("the first micro-batch: "),
+                                   HasSubstr("activations      buffers        total")))
+        << name;
     ++found;
   }
   EXPECT_EQ(found, 12);

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "base/files.h"
@@ -88,6 +89,76 @@ TEST(PlanCommand, SuggestsLayoutsThatFit) {
   }
   for (const auto& s : json.at("not_fitting"))
     EXPECT_THAT(s.at("why").get<std::string>(), HasSubstr("more than there is"));
+}
+
+TEST(PlanCommand, SaysWhetherEveryRankFits) {
+  const auto words = layout("7b_8.toml") + " --nproc 8 --machine h100 --memory ";
+  const auto large = plan(words + "64GiB"), small = plan(words + "20GiB");
+  EXPECT_EQ(large.status, 0) << large.err;
+  EXPECT_THAT(large.out, HasSubstr("every rank fits into 64GiB"));
+  EXPECT_EQ(small.status, 1);
+  EXPECT_THAT(small.out, HasSubstr("rank 0 does not fit"));
+}
+
+TEST(PlanCommand, RefusesFlagsThatSayNothing) {
+  const auto run = layout("3b_8.toml");
+  const auto refused = [&](const std::string& words, const std::string& why) {
+    const auto done = plan(run + " " + words);
+    EXPECT_EQ(done.status, 2) << words;
+    EXPECT_THAT(done.err, HasSubstr(why));
+  };
+  refused("--nproc 8 --devices 8", "--nproc beside --devices");
+  refused("--suggest --rank 1", "--rank beside --suggest");
+  refused("--suggest --explain", "--explain beside --suggest");
+  refused("--calibrate --rank 0", "--calibrate beside --rank");
+  refused("--calibrate --machine h100", "not --machine h100");
+}
+
+TEST(PlanCommand, ExplainsEveryTermOfTheStep) {
+  const auto done = plan(layout("7b_8.toml") + " --nproc 8 --machine h100 --explain --json");
+  ASSERT_EQ(done.status, 0) << done.err;
+  const auto json = parse_json(done.out, "plan");
+  double sum = 0;
+  for (const auto& term : json.at("terms"))
+    sum += term.at("in_step").get<bool>() ? term.at("seconds").get<double>() : 0;
+  const auto step = json.at("time").at("step_seconds").get<double>();
+  EXPECT_NEAR(sum / step, 1, 1e-9);  // rounding alone
+  EXPECT_GT(json.at("time").at("hfu"), json.at("time").at("mfu"));
+}
+
+// 12 devices on hosts of 8: "host" leaves one host half empty. Not the end of the search.
+TEST(PlanCommand, HostsThatHoldUnequalPartsAreRefusedByName) {
+  const auto words = layout("3b_8.toml") +
+                     " --machine h100 --set parallel.zero_group=host --set train.global_batch=12 ";
+  const auto one = plan(words + "--nproc 12");
+  EXPECT_EQ(one.status, 2);
+  EXPECT_THAT(one.err, HasSubstr("host 0 holds 8 and host 1 holds 4; each must hold as many"));
+  const auto search = plan(words + "--suggest --devices 12 --json");
+  ASSERT_LE(search.status, 1) << search.err;
+  EXPECT_GT(parse_json(search.out, "plan").at("impossible"), 0);
+}
+
+// What is printed is what was planned: pasted into the run file it gives the same plan.
+TEST(PlanCommand, APastedLayoutIsTheOneThatWasPlanned) {
+  const auto words = " --devices 8 --machine h100 --json --set model.freeze=[]";
+  const auto found = plan(layout("7b_8.toml") + words + " --suggest");
+  ASSERT_EQ(found.status, 0) << found.err;
+  const auto best = parse_json(found.out, "plan").at("fitting").at(0);
+  const auto toml = best.at("toml").get<std::string>();
+  EXPECT_THAT(toml, HasSubstr("vision_layers = \"auto\""));  // the file counts them by stage
+  auto text = read_file(layout("7b_8.toml"));
+  const auto begin = text.find("[parallel]"), end = text.find("[checkpoint]");
+  text.replace(begin, end - begin, toml + "\n");
+  const auto file = fs::temp_directory_path() / fmt::format("pasted_{}.toml", getpid());
+  write_file_atomically(file, text);
+  const auto again = plan(file.string() + words);
+  fs::remove(file);
+  ASSERT_EQ(again.status, 0) << again.err;
+  const auto json = parse_json(again.out, "plan");
+  int64_t most = 0;
+  for (const auto& rank : json.at("ranks"))
+    most = std::max({most, rank.at("total").get<int64_t>(), rank.at("start").get<int64_t>()});
+  EXPECT_EQ(most, best.at("bytes").get<int64_t>());
 }
 
 class Layouts : public testing::TestWithParam<std::string> {};
