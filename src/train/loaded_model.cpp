@@ -318,7 +318,8 @@ LoadedModel load_model(const ModelRequest& request, std::unique_ptr<Family> fami
     if (request.check_finite) {
       const auto bad = nonfinite_tensors(*loaded.source, loaded.source->names());
       require(bad.empty(), request.folder.string(), ": tensor '", bad.empty() ? "" : bad.front(),
-              "' holds NaN or infinity (", bad.size(), " such tensors)");
+              "' holds NaN or infinity (", bad.size(),
+              bad.size() == 1 ? " such tensor)" : " such tensors)");
     }
   }
   if (adapter) read_adapter(loaded, *adapter, request.adapter);
