@@ -19,7 +19,7 @@ constexpr std::array<std::string_view, 1> option_names(FinalFormat) { return {"h
 
 struct SavingOptions {
   int64_t every = 500, keep = 2;
-  bool async = true;
+  bool async = true, verify = true;
   std::variant<ResumeFrom, std::filesystem::path> resume = ResumeFrom::kAuto;
   FinalFormat final_format = FinalFormat::kHub;
 
@@ -32,6 +32,9 @@ struct SavingOptions {
         field("async", &O::async, "Write beside the next steps instead of stopping for it."),
         field("resume", &O::resume,
               "Go on from: auto (newest complete checkpoint in output), none, or a path."),
+        field("verify", &O::verify,
+              "Compare the checksums of a checkpoint's files before going on from it; else only "
+              "their sizes."),
         field("final_format", &O::final_format,
               "hub: final/ is a folder that the reference library loads as it is."));
   }

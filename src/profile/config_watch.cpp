@@ -54,6 +54,7 @@ void ConfigWatch::run() {
     if (stopping_) return;
     lock.unlock();
     look();
+    ++looks_;
     lock.lock();
   }
 }

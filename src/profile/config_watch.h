@@ -32,6 +32,9 @@ class ConfigWatch {
 
   /// How many requests have come; rises.
   int64_t count() const { return count_.load(std::memory_order_relaxed); }
+  /// How often it has looked at the file; rises. What was written before a look began has been
+  /// counted or passed over when that look ends.
+  int64_t looks() const { return looks_.load(); }
   /// The text of the newest one.
   std::string newest() const;
 
@@ -52,7 +55,7 @@ class ConfigWatch {
   double poll_s_;
   std::unique_ptr<WatchLog> log_;
   Stamp seen_;
-  std::atomic<int64_t> count_{0};
+  std::atomic<int64_t> count_{0}, looks_{0};
   std::thread thread_;
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;

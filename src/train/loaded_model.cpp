@@ -323,7 +323,8 @@ LoadedModel load_model(const ModelRequest& request, std::unique_ptr<Family> fami
     if (request.check_finite) {
       const auto bad = nonfinite_tensors(*loaded.source, loaded.source->names());
       require(bad.empty(), request.folder.string(), ": tensor '", bad.empty() ? "" : bad.front(),
-              "' holds NaN or infinity (", bad.size(), " such tensors)");
+              "' holds NaN or infinity (", bad.size(),
+              bad.size() == 1 ? " such tensor)" : " such tensors)");
     }
   }
   if (adapter) read_adapter(loaded, *adapter, request.adapter);
@@ -332,6 +333,10 @@ LoadedModel load_model(const ModelRequest& request, std::unique_ptr<Family> fami
 }
 
 void load_weights(LoadedModel& loaded, const std::filesystem::path& weights) {
+  const bool holds_adapter = std::filesystem::exists(weights / kAdapterConfigFile);
+  require<DataError>(holds_adapter == loaded.lora.has_value(), weights.string(), ": holds ",
+                     holds_adapter ? "an adapter, the run trains whole weights (no model.lora)"
+                                   : "whole weights, the run trains an adapter (model.lora)");
   if (loaded.lora) {
     read_adapter(loaded, load_adapter(weights), weights);
     return;

@@ -3,11 +3,23 @@
 #include <filesystem>
 #include <optional>
 
+#include "base/descriptor.h"
 #include "checkpoint/checkpoint_folder.h"
 #include "parallel/process_context.h"
 #include "train/run_options.h"
 
 namespace triptych {
+
+/// Holds a run's folder for one run at a time, until the process ends or this goes.
+class FolderLock {
+ public:
+  /// Makes the folder where it is not there.
+  /// @throws UsageError when another process holds it. A file system without locks: a warning.
+  explicit FolderLock(const std::filesystem::path& output);
+
+ private:
+  Descriptor folder_;
+};
 
 /// Makes `output` ready for a run; on rank 0, before any other rank looks at it. Leaves what an
 /// earlier run wrote when this one goes on from it.
@@ -17,11 +29,13 @@ namespace triptych {
 ///   folder cannot be written.
 void prepare_run_folder(const RunOptions& options, bool overwrite);
 
-/// Where the run goes on from, by `checkpoint.resume`; nothing for a fresh start.
+/// Where the run goes on from, by `checkpoint.resume`; nothing for a fresh start. Checksums are
+/// compared with `checkpoint.verify`.
 /// @throws DataError when there are checkpoints, but none is whole.
 std::optional<Checkpoint> find_resume_point(const RunOptions& options);
 
 /// Both on rank 0, and its answer for all ranks, so that nobody reads the folder while it changes.
+/// A run that goes on with other settings than before says which.
 std::optional<Checkpoint> agree_on_resume(ProcessContext& process, const RunOptions& options,
                                           bool overwrite);
 

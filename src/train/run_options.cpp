@@ -77,9 +77,6 @@ void validate(const RunOptions& o, Problems& problems) {
                  o.train.micro_batch, ")");
   problems.check(o.schedule.min_lr <= o.optimizer.lr, "schedule.min_lr (", o.schedule.min_lr,
                  ") must not be above optimizer.lr (", o.optimizer.lr, ")");
-  problems.check(o.launch.warn_after_s <= o.launch.timeout_s, "launch.warn_after_s (",
-                 o.launch.warn_after_s, ") must not be above launch.timeout_s (",
-                 o.launch.timeout_s, ")");
   problems.check(o.device != DeviceKind::kNpu || !o.backend.library.empty(),
                  "device = \"npu\" needs backend.library, e.g. \"libtorch_npu.so\"");
   problems.check(!o.parallel.balance_samples || o.train.micro_batch == 1 ||

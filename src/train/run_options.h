@@ -70,6 +70,7 @@ struct ModelOptions {
   Precision precision = Precision::kBf16;
   std::vector<std::string> freeze;
   qwen2_5_vl::VideoPositionRule video_position_rule = qwen2_5_vl::VideoPositionRule::kMaxHw;
+  bool check_finite = false;
   double drop_path = 0;
   std::optional<LoraOptions> lora;
 
@@ -87,6 +88,8 @@ struct ModelOptions {
               "Parts (vision, projector, text), or glob patterns on hub parameter names."),
         field("video_position_rule", &O::video_position_rule,
               "Qwen2.5-VL: how text positions go on after a video."),
+        field("check_finite", &O::check_finite,
+              "Refuse weights that hold NaN or infinity, naming the first such tensor."),
         field("drop_path", &O::drop_path, between_below(0, 1),
               "InternVL2's vision tower: share of layers left out while training."),
         field("lora", &O::lora, "Low-rank adapters; absent: full fine-tuning."));
@@ -264,7 +267,8 @@ struct LaunchOptions {
               "How often `train --nproc N` starts again from the last checkpoint."),
         field("timeout_s", &O::timeout_s, above(0), "A collective that takes longer ends the run."),
         field("warn_after_s", &O::warn_after_s, above(0),
-              "Without progress for so long: say which rank is at which collective."),
+              "Without progress for so long (at most timeout_s): say which rank is at which "
+              "collective."),
         field("check_collectives", &O::check_collectives,
               "Compare every collective across its group first; slow, finds hangs."));
   }

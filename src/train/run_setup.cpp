@@ -32,7 +32,7 @@ ProcessOptions process_options(const RunOptions& options) {
   return {.device = device_type(options.device),
           .threads = options.threads,
           .timeout_s = options.launch.timeout_s,
-          .warn_after_s = options.launch.warn_after_s,
+          .warn_after_s = std::min(options.launch.warn_after_s, options.launch.timeout_s),
           .check_collectives = options.launch.check_collectives};
 }
 
@@ -54,6 +54,7 @@ ModelRequest model_request(const RunOptions& options) {
       .video_position_rule = std::string(name_of(model.video_position_rule)),
       .seed = static_cast<uint64_t>(options.seed),
       .freeze = model.freeze,
+      .check_finite = model.check_finite,
   };
   if (model.lora) {
     request.lora = AdapterConfig{.rank = model.lora->rank,

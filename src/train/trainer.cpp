@@ -361,6 +361,8 @@ int train_observed(ProcessContext& process, const ResolvedRun& run, bool overwri
   if (process.rank() == 0 && !layout.advice.empty()) log_warning("{}", layout.advice);
   process.compare_configuration(parse_json(options_json(refer(options)), "run options"), version);
   if (options.train.deterministic) at::globalContext().setDeterministicAlgorithms(true, false);
+  std::optional<FolderLock> lock;
+  if (process.rank() == 0) lock.emplace(options.output);
   const auto resume = agree_on_resume(process, options, overwrite);
   set_log_file(options.output / "log.txt");
   open_memory_books(process.rank(), options, device_of(options, process.local_rank()));

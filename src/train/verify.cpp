@@ -91,11 +91,19 @@ std::string VerifyTable::text() const {
   for (const auto& row : rows_) {
     text += fmt::format("{:<{}}  {:<11}  {:>10.3g}  {:>9.2g}  {}{}\n", row.quantity, width,
                         measure_name(row.measure), row.error, row.tolerance,
-                        row.ok() ? "ok" : "FAIL", row.note.empty() ? "" : "  " + row.note);
+                        row.absent ? "absent"
+                        : row.ok() ? "ok"
+                                   : "FAIL",
+                        row.note.empty() ? "" : "  " + row.note);
   }
   const auto failed =
       std::count_if(rows_.begin(), rows_.end(), [](const auto& row) { return !row.ok(); });
-  return text + fmt::format("{} quantities, {} beyond their tolerance\n", rows_.size(), failed);
+  const auto absent =
+      std::count_if(rows_.begin(), rows_.end(), [](const auto& row) { return row.absent; });
+  text += fmt::format("{} quantities, {} beyond their tolerance",
+                      rows_.size() - static_cast<size_t>(absent), failed);
+  if (absent > 0) text += fmt::format("; {} not in this folder", absent);
+  return text + "\n";
 }
 
 Json VerifyTable::json() const {
@@ -106,6 +114,7 @@ Json VerifyTable::json() const {
                     {"error", row.error},
                     {"tolerance", row.tolerance},
                     {"ok", row.ok()},
+                    {"absent", row.absent},
                     {"note", row.note}});
   }
   return list;

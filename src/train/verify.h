@@ -28,7 +28,8 @@ struct VerifyRow {
   Measure measure = Measure::kExact;
   double error = 0;
   double tolerance = 0;
-  std::string note;  ///< where the largest error is, or why nothing could be compared
+  std::string note;     ///< where the largest error is, or why nothing could be compared
+  bool absent = false;  ///< the folder has no expected value of it; nothing was compared
   bool ok() const { return error <= tolerance; }  // NaN is not ok
 };
 
@@ -44,11 +45,15 @@ class VerifyTable {
                       double tolerance);
   /// Integers and strings as JSON: the error is 0 or 1.
   void compare_exactly(const std::string& quantity, const Json& got, const Json& expected);
+  /// A quantity that this folder does not hold, and why that is no error.
+  void add_absent(const std::string& quantity, const std::string& why) {
+    add({.quantity = quantity, .note = why, .absent = true});
+  }
 
   const std::vector<VerifyRow>& rows() const { return rows_; }
   bool ok() const;
   std::string text() const;  ///< as a table for people
-  Json json() const;         ///< array of {quantity, measure, error, tolerance, ok, note}
+  Json json() const;         ///< array of {quantity, measure, error, tolerance, ok, absent, note}
 
  private:
   std::vector<VerifyRow> rows_;

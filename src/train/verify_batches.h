@@ -27,6 +27,8 @@ class ReferenceBatches {
 
   at::Tensor input(const std::string& name) const { return inputs_->read(name); }
   at::Tensor want(const std::string& name) const { return expected_->read(name); }
+  bool has_input(const std::string& name) const { return inputs_->find(name) != nullptr; }
+  bool has(const std::string& name) const { return expected_->find(name) != nullptr; }
 
   /// Media of one row of tokens, taken from the batch's pictures and videos in order.
   struct MediaSource {

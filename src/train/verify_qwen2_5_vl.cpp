@@ -1,4 +1,4 @@
-// Every model quantity of a folder made by tests/parity/make_qwen2_5_vl.py. Tolerances and their
+// Every quantity of a folder made by tests/parity/make_qwen2_5_vl.py. Tolerances and their
 // reasons: docs/spec/qwen2_5_vl.md, section 10.
 
 #include <ATen/ATen.h>
@@ -18,6 +18,7 @@
 #include "train/verify.h"
 #include "train/verify_batches.h"
 #include "train/verify_curves.h"
+#include "train/verify_inputs.h"
 
 namespace triptych {
 
@@ -47,6 +48,7 @@ class QwenVerifier {
         gradients_(SafetensorsFile::open(folder / "grads.safetensors")) {}
 
   void run() {
+    verify_inputs(folder_, manifest_, reference_, table_);
     positions();
     auto model = load(at::kFloat);
     table_.compare_number("parameters", static_cast<double>(model.num_parameters()),

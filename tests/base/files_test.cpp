@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {
@@ -20,14 +21,10 @@ using testing::ThrowsMessage;
 
 class Files : public testing::Test {
  protected:
-  Files() : folder_(fs::temp_directory_path() / ("triptych_files_" + std::to_string(getpid()))) {
-    fs::create_directories(folder_);
-  }
-  ~Files() override { fs::remove_all(folder_); }
   size_t entries() const {
-    return static_cast<size_t>(std::distance(fs::directory_iterator(folder_), {}));
+    return static_cast<size_t>(std::distance(fs::directory_iterator(folder_.path()), {}));
   }
-  fs::path folder_;
+  const Scratch folder_;
 };
 
 TEST_F(Files, AtomicWriteReplacesAndLeavesNothingBehind) {
@@ -82,7 +79,7 @@ TEST_F(Files, EmptyFileMapsToNothing) {
 TEST_F(Files, WrongPathsAreNamed) {
   EXPECT_THAT([&] { MappedFile(folder_ / "none"); },
               ThrowsMessage<Error>(EndsWith("none: cannot be read: No such file or directory")));
-  EXPECT_THAT([&] { read_file(folder_); },
+  EXPECT_THAT([&] { read_file(folder_.path()); },
               ThrowsMessage<Error>(HasSubstr(": is a folder, a file is expected")));
   EXPECT_THAT([&] { write_file_atomically(folder_ / "no" / "x", ""); },
               ThrowsMessage<Error>(HasSubstr("no/x: cannot be written: No such file")));

@@ -1,12 +1,12 @@
 // metrics.jsonl and event files.
 #include <gmock/gmock.h>
-#include <unistd.h>
 
 #include <fstream>
 
 #include "base/files.h"
 #include "base/metrics.h"
 #include "base/tensorboard.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {
@@ -15,11 +15,7 @@ namespace fs = std::filesystem;
 
 class Records : public testing::Test {
  protected:
-  Records() : folder_(fs::temp_directory_path() / ("triptych_rec_" + std::to_string(getpid()))) {
-    fs::create_directories(folder_);
-  }
-  ~Records() override { fs::remove_all(folder_); }
-  fs::path folder_;
+  const Scratch folder_;
 };
 
 TEST_F(Records, MetricsAreFlushedRowByRow) {

@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "base/error.h"
-#include "scratch.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {

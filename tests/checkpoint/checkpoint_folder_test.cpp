@@ -6,8 +6,9 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "save_for_test.h"
-#include "scratch.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {

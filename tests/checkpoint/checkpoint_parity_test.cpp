@@ -7,9 +7,10 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "base/files.h"
 #include "base/format.h"
 #include "checkpoint/adapter.h"
-#include "scratch.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {

@@ -11,10 +11,11 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "checkpoint/checkpoint_folder.h"
 #include "checkpoint/optimizer_state.h"
 #include "save_for_test.h"
-#include "scratch.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {

@@ -9,8 +9,9 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/json.h"
-#include "scratch.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {

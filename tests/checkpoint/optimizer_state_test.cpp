@@ -9,7 +9,7 @@
 #include "checkpoint/checkpoint_folder.h"
 #include "checkpoint/optimizer_index.h"
 #include "save_for_test.h"
-#include "scratch.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "scratch.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {

@@ -5,6 +5,8 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <csignal>
 #include <cstring>
 #include <fstream>
 #include <map>
@@ -49,6 +51,12 @@ class Runs : public CommandRuns {
     std::ifstream file(folder_ / name / "metrics.jsonl");
     for (std::string line; std::getline(file, line);) found.push_back(parse_json(line, name));
     return found;
+  }
+  /// The last validation's loss; 0: there was none.
+  double validation(const std::string& name) const {
+    double loss = 0;
+    for (const auto& row : rows(name)) loss = row.value("validation_loss", loss);
+    return loss;
   }
   std::string weights(const std::string& name) const {
     return read_file(folder_ / name / "final/model.safetensors");
@@ -123,30 +131,50 @@ TEST_F(Runs, GoesOnBitByBit) {
   EXPECT_TRUE(weights("whole") == weights("parts"));
 }
 
+// More steps than any test takes: such a run ends by a signal.
+constexpr const char* kEndless = " --set train.steps=1000000";
+
 TEST_F(Runs, SignalSavesAndEndsWith75) {
-  train(run_file("whole", "", "weights = \"random\""), "--set train.steps=120");
   const auto file = run_file("stopped");
-  const auto outcome = run(fmt::format("train {} --set train.steps=120", file.string()),
+  const auto outcome = run(fmt::format("train {}", file.string()) + kEndless,
                            fmt::format("{{}} & pid=$!; while kill -0 $pid && ! grep -qs step "
                                        "{}/stopped/metrics.jsonl; do sleep 0.02; "
                                        "done; kill -TERM $pid; wait $pid",
                                        folder_.string()));
   EXPECT_EQ(outcome.status, 75) << outcome.err;
-  const size_t before = losses(rows("stopped")).size();
-  EXPECT_LT(before, 120u);
-  train(file, "--set train.steps=120");
+  const auto before = losses(rows("stopped")).size();
+  ASSERT_GT(before, 0u);
+  const auto steps = fmt::format(" --set train.steps={}", before + 5);
+  const auto said = train(file, steps);
+  EXPECT_THAT(said, HasSubstr(fmt::format("going on from step {} ", before)));
+  train(run_file("whole"), steps);
   EXPECT_EQ(losses(rows("whole")), losses(rows("stopped")));
   EXPECT_TRUE(weights("whole") == weights("stopped"));
 }
 
 TEST_F(Runs, KilledAtAnyInstantLosesNoCheckpoint) {
-  train(run_file("whole"), "--set train.steps=60");
   const auto file = run_file("killed");
-  for (const double seconds : {0.3, 0.45, 0.6, 0.75, 0.9}) {
-    run(fmt::format("train {} --set train.steps=60 --set checkpoint.every=1", file.string()),
-        fmt::format("{{}} & pid=$!; sleep {}; kill -KILL $pid; wait $pid", seconds));
+  const auto metrics = folder_ / "killed/metrics.jsonl";
+  const auto lines = [&] { return std::ranges::count(read_file(metrics), '\n'); };
+  int64_t rows_before = 0;
+  // Rows further on than the kill before, and then a part of a step: computing, writing the row,
+  // writing the checkpoint, its rename.
+  for (const auto& [more, seconds] : std::vector<std::pair<int, double>>{
+           {4, 0}, {5, 0.004}, {7, 0.009}, {4, 0.015}, {6, 0.022}, {5, 0.031}}) {
+    const auto outcome =
+        run(fmt::format("train {} --set checkpoint.every=1", file.string()) + kEndless,
+            fmt::format("{{}} & pid=$!; while kill -0 $pid && "
+                        "[ $(cat {} 2>/dev/null | wc -l) -lt {} ]; do sleep 0.005; done; "
+                        "sleep {}; kill -KILL $pid; wait $pid",
+                        metrics.string(), rows_before + more, seconds));
+    ASSERT_EQ(outcome.status, 128 + SIGKILL) << outcome.err;
+    if (rows_before > 0) EXPECT_THAT(outcome.err, HasSubstr("going on from step "));
+    ASSERT_TRUE(fs::exists(folder_ / "killed/checkpoints/latest"));
+    rows_before = lines();
   }
-  train(file, "--set train.steps=60 --set checkpoint.every=20");
+  const auto steps = fmt::format(" --set train.steps={}", rows_before + 5);
+  EXPECT_THAT(train(file, steps), HasSubstr("going on from step "));
+  train(run_file("whole"), steps);
   EXPECT_EQ(losses(rows("whole")), losses(rows("killed")));
   EXPECT_TRUE(weights("whole") == weights("killed"));
 }
@@ -187,11 +215,6 @@ TEST_F(Runs, DataRanksShareSamplesAndPictures) {
   const auto one = losses(rows("one")), two = losses(rows("two"));
   ASSERT_EQ(one.size(), two.size());
   for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], two[i], 1e-5) << "step " << i + 1;
-  const auto validation = [&](const std::string& name) {
-    double loss = 0;
-    for (const auto& row : rows(name)) loss = row.value("validation_loss", loss);
-    return loss;
-  };
   EXPECT_GT(validation("one"), 0);
   EXPECT_NEAR(validation("one"), validation("two"), 1e-5);
 }
@@ -210,11 +233,6 @@ TEST_F(Runs, TensorRanksComputeWhatOneProcessDoes) {
   const auto one = losses(rows("one")), two = losses(rows("two"));
   ASSERT_EQ(one.size(), two.size());
   for (size_t i = 0; i < one.size(); ++i) EXPECT_NEAR(one[i], two[i], 1e-5) << "step " << i + 1;
-  const auto validation = [&](const std::string& name) {
-    double loss = 0;
-    for (const auto& row : rows(name)) loss = row.value("validation_loss", loss);
-    return loss;
-  };
   EXPECT_GT(validation("one"), 0);
   EXPECT_NEAR(validation("one"), validation("two"), 1e-5);
   const auto whole = tensors_of(folder_ / "one/final/model.safetensors"),
@@ -644,12 +662,6 @@ TEST_F(Runs, SplitRunsSaveAdaptersAndValidate) {
   };
   const auto base_path = " --set train.validate_every=6 --set model.path=" + base.string();
   train(file("one"), base_path);
-  const auto validation = [&](const std::string& name) {
-    for (const auto& row : rows(name)) {
-      if (row.contains("validation_loss")) return row["validation_loss"].get<double>();
-    }
-    return -1.0;
-  };
   for (const auto& [name, layout] : std::vector<std::pair<std::string, std::string>>{
            {"stages", "--nproc 2 --set parallel.pipeline=2"},
            {"shards", "--nproc 2 --set parallel.zero=3"}}) {

@@ -7,6 +7,7 @@
 #include "base/files.h"
 #include "data/media/encode.h"
 #include "data/media/image.h"
+#include "support/scratch.h"
 #include "tests/data/media_testing.h"
 
 namespace triptych {
@@ -51,7 +52,7 @@ TEST(Image, ProbeNamesTheFormat) {
 }
 
 TEST(Image, FilesAndBytesGiveTheSame) {
-  const TempFolder folder;
+  const Scratch folder;
   const auto image = noise_image(31, 17);
   write_png(folder / "a.png", image);
   EXPECT_EQ(probe_image(folder / "a.png").size, image.size);

@@ -9,6 +9,7 @@
 #include "data/media/patchify.h"
 #include "data/media/pre_resize.h"
 #include "data/media/qwen_vision.h"
+#include "support/scratch.h"
 #include "tests/data/media_testing.h"
 
 namespace triptych {
@@ -155,7 +156,7 @@ TEST(Patchify, OddMeansFallBackToTheTable) {
 }
 
 TEST(QwenVision, PlanKnowsTheGridFromTheHeader) {
-  const TempFolder folder;
+  const Scratch folder;
   write_png(folder / "a.png", noise_image(180, 100));
   const QwenVision vision({});
   const auto plan = vision.plan_image(folder / "a.png");
@@ -195,13 +196,13 @@ TEST(PreResizeSteps, MindSpeedPicksPixels) {
               ThrowsMessage<DataError>(HasSubstr("a.png: resizing 100000 x 1")));
 }
 
-std::string folder_with(const TempFolder& folder, const std::string& config) {
+std::string folder_with(const Scratch& folder, const std::string& config) {
   write_file_atomically(folder / "preprocessor_config.json", config);
   return (folder / "").string();
 }
 
 TEST(VisionOptions, BothSpellingsOfTheLimits) {
-  const TempFolder folder;
+  const Scratch folder;
   auto options =
       read_vision_options(folder_with(folder, R"({"min_pixels": 3136, "max_pixels": 12845056,
       "patch_size": 14, "image_processor_type": "Qwen2VLImageProcessor"})"));
@@ -218,7 +219,7 @@ TEST(VisionOptions, BothSpellingsOfTheLimits) {
 }
 
 TEST(VisionOptions, RefusesWhatItDoesNotDo) {
-  const TempFolder folder;
+  const Scratch folder;
   EXPECT_THAT([&] { read_vision_options(folder_with(folder, R"({"resample": 2})")); },
               ThrowsMessage<DataError>(HasSubstr("'resample' is 2")));
   EXPECT_THAT([&] { read_vision_options(folder_with(folder, R"({"do_resize": false})")); },

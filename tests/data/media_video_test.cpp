@@ -8,6 +8,7 @@
 #include "data/media/encode.h"
 #include "data/media/qwen_vision.h"
 #include "data/media/video.h"
+#include "support/scratch.h"
 #include "tests/data/media_testing.h"
 
 namespace triptych {
@@ -101,7 +102,7 @@ class Clip : public ::testing::Test {
     for (const auto& frame : frames) found.push_back(number_of(frame));
     return found;
   }
-  TempFolder folder_;
+  Scratch folder_;
 };
 
 TEST_F(Clip, ProbeKnowsSizeRateAndLength) {

@@ -5,33 +5,13 @@
 #include <cstdlib>
 #include <filesystem>
 #include <optional>
-#include <random>
 #include <string>
 
 #include "data/text/bpe_trainer.h"
 #include "data/text/tokenizer.h"
+#include "support/scratch.h"
 
 namespace triptych {
-
-/// A folder of this test's own, gone afterwards.
-class TemporaryFolder {
- public:
-  TemporaryFolder()
-      : path_(std::filesystem::temp_directory_path() /
-              ("triptych_text_" + std::to_string(std::random_device{}()))) {
-    std::filesystem::create_directories(path_);
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 inline std::vector<std::string> training_texts() {
   return {"The picture shows a red square on the left, isn't it?",
@@ -41,7 +21,7 @@ inline std::vector<std::string> training_texts() {
 
 /// All the merges these texts give: fewer than 64.
 inline Tokenizer small_tokenizer() {
-  const TemporaryFolder folder;
+  const Scratch folder;
   save_tokenizer(train_bpe(training_texts(), 320), folder.path());
   return Tokenizer::from_folder(folder.path());
 }

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "data/sample.h"
 #include "data/text/chat_template.h"
+#include "support/scratch.h"
 #include "tests/data/text_fixture.h"
 
 namespace triptych {
@@ -158,7 +159,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(Labels, SeparateAndWholeDifferWhereAnAnswerBeginsWithALineBreak) {
   // Together the two line breaks are one piece; a merge for it makes them one token.
   std::vector<std::string> texts(4, "a\n\nb");
-  const TemporaryFolder folder;
+  const Scratch folder;
   save_tokenizer(train_bpe(texts, 300), folder.path());
   const Tokenizer joining = Tokenizer::from_folder(folder.path());
   ASSERT_EQ(joining.encode("\n\n").size(), 1);
@@ -325,7 +326,7 @@ TEST(TooLongMedia, GoWithATurnThatIsCutAway) {
 // ---- which template
 
 TEST(SelectTemplate, NamesWinThenTheFolderThenTheFamily) {
-  const TemporaryFolder folder;
+  const Scratch folder;
   const auto select = [&](std::string_view setting) {
     return select_chat_template(setting, folder.path(), "qwen2_5_vl").name;
   };

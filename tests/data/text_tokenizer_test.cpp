@@ -13,6 +13,7 @@
 #include "data/text/bpe.h"
 #include "data/text/byte_alphabet.h"
 #include "data/text/piece_pattern.h"
+#include "support/scratch.h"
 #include "tests/data/text_fixture.h"
 
 namespace triptych {
@@ -274,7 +275,7 @@ TEST(TokenizerJson, DecodingRepairsStreamsAndSkips) {
 }
 
 TEST(Tokenizer, FolderFormsAgree) {
-  const TemporaryFolder folder;
+  const Scratch folder;
   save_tokenizer(train_bpe(training_texts(), 300), folder.path());
   const Tokenizer json = Tokenizer::from_folder(folder.path());
   std::filesystem::remove(folder.path() / "tokenizer.json");
@@ -376,7 +377,7 @@ TEST(TokenizerErrors, OfTexts) {
 }
 
 TEST(TokenizerErrors, OfFolders) {
-  const TemporaryFolder folder;
+  const Scratch folder;
   const auto read = [&] { Tokenizer::from_folder(folder.path()); };
   EXPECT_THAT(read, ThrowsMessage<DataError>(HasSubstr("neither tokenizer.json nor vocab.json")));
   write_file_atomically(folder.path() / "vocab.json", R"({"a": 0, "b": 1})");
@@ -393,7 +394,7 @@ TEST(TokenizerErrors, OfFolders) {
 }
 
 TEST(TokenizerErrors, OfRankFiles) {
-  const TemporaryFolder folder;
+  const Scratch folder;
   const auto file = folder.path() / "ranks";
   const auto read = [&](std::string_view text) {
     write_file_atomically(file, text);

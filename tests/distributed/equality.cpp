@@ -11,6 +11,7 @@
 #include "checkpoint/safetensors.h"
 #include "parallel/launch_environment.h"
 #include "ranks.h"
+#include "support/scratch.h"
 #include "tiny_qwen.h"
 #include "tiny_video.h"
 #include "train/run_layout.h"
@@ -22,7 +23,6 @@ namespace triptych {
 namespace {
 
 namespace fs = std::filesystem;
-using testing_ranks::TemporaryFolder;
 
 /// What every run has in common. Adam amplifies small gradients: its epsilon is large enough that
 /// rounding does not decide the direction of an update.
@@ -206,7 +206,7 @@ int equality_rank(const Json& config) {
 }
 
 TrainedTiny train_row(const EqualityRow& row, bool bf16) {
-  const TemporaryFolder folder;
+  const Scratch folder;
   fs::create_directories(folder / "model");
   auto set = row.set;
   const bool video = row.model == TinyModel::kVideo;

@@ -11,7 +11,10 @@ import subprocess
 import sys
 import time
 import unittest
+from datetime import timedelta
 from pathlib import Path
+
+from torch.distributed import PrefixStore, TCPStore
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True
@@ -65,6 +68,20 @@ class WithRuns(unittest.TestCase):
             time.sleep(0.05)
         self.fail(f"step {step} was not reached:\n" + self.output(name))
 
+    def wait_for_word(self, name, rank, step, process):
+        """Until a rank has told the others that it has come to `step`; ranks tell once a second."""
+        lines = Path(f"/proc/{worker(process, rank)}/environ").read_text().split("\0")
+        variables = dict(line.split("=", 1) for line in lines if line)
+        store = PrefixStore("triptych/run/0", TCPStore(variables["MASTER_ADDR"], int(variables["MASTER_PORT"]), is_master=False,
+                                                       wait_for_workers=False, timeout=timedelta(seconds=60)))
+        for _ in range(1200):
+            said = json.loads(store.get(f"state/{rank}"))
+            if said["step"] >= step and said["text"]:
+                return
+            self.assertIsNone(process.poll(), self.output(name))
+            time.sleep(0.05)
+        self.fail(f"rank {rank} never told of step {step}:\n" + self.output(name))
+
     @staticmethod
     def rows_so_far(path):
         for line in path.read_text().splitlines(keepends=True):
@@ -82,7 +99,7 @@ class Failures(WithRuns):
             name = f"{way}_{technique}"
             process = self.start(name, "--nproc", "2", *settings(**layout, **ENDLESS))
             self.wait_for_step(name, 3, process)
-            time.sleep(2)  # ranks tell what they do once a second: what is asserted is the victim's own word
+            self.wait_for_word(name, 1, 3, process)  # what is asserted is the victim's own word
             victim = worker(process, 1)
             start = time.monotonic()
             harm(victim)

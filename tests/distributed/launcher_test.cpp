@@ -15,6 +15,7 @@
 #include "base/files.h"
 #include "parallel/launch_environment.h"
 #include "ranks.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {
@@ -22,7 +23,6 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 using testing_ranks::run_alone;
-using testing_ranks::TemporaryFolder;
 
 void on_stop(int) { std::_Exit(75); }  // a worker that saves and ends
 
@@ -111,7 +111,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 /// Starts the parent, waits until all workers are ready, does something to it.
 int with_running_parent(const std::function<void(pid_t)>& act, std::vector<pid_t>& workers) {
-  const TemporaryFolder folder;
+  const Scratch folder;
   const pid_t pid = ::fork();
   if (pid == 0) {
     ::setenv("TRIPTYCH_TEST_SCENARIO", "parent", 1);

@@ -13,6 +13,7 @@
 #include "parallel/launch_environment.h"
 #include "plan/run_plan.h"
 #include "ranks.h"
+#include "support/scratch.h"
 #include "tiny_qwen.h"
 #include "train/run_layout.h"
 #include "train/run_setup.h"
@@ -22,7 +23,6 @@ namespace triptych {
 namespace {
 
 namespace fs = std::filesystem;
-using testing_ranks::TemporaryFolder;
 
 constexpr const char* kRunFile = R"(
 output = "run"
@@ -177,7 +177,7 @@ struct Case {
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 
 /// Runs the case and returns its configuration, with a file of each rank in its folder.
-Json run_case(const Case& c, const TemporaryFolder& folder, Size size) {
+Json run_case(const Case& c, const Scratch& folder, Size size) {
   const bool tiny = size == Size::kTiny;
   const auto model = folder / "model";
   if (tiny) {
@@ -214,7 +214,7 @@ RankPlan plan_of(const Json& config, int processes, int64_t rank) {
 
 TEST_P(Planned, ExchangesAreThoseOfARealRun) {
   const auto& c = GetParam();
-  const TemporaryFolder folder;
+  const Scratch folder;
   const auto config = run_case(c, folder, Size::kTiny);
   for (int64_t rank = 0; rank < c.processes; ++rank) {
     const auto plan = plan_of(config, c.processes, rank);
@@ -227,7 +227,7 @@ TEST_P(Planned, ExchangesAreThoseOfARealRun) {
 }
 
 void expect_memory_of_a_real_run(const Case& c, Size size) {
-  const TemporaryFolder folder;
+  const Scratch folder;
   const auto config = run_case(c, folder, size);
   for (int64_t rank = 0; rank < c.processes; ++rank) {
     const auto plan = plan_of(config, c.processes, rank);
@@ -319,7 +319,7 @@ INSTANTIATE_TEST_SUITE_P(
     name_of);
 
 TEST(Plan, LongStepsFollowFromShortOnes) {
-  const TemporaryFolder folder;
+  const Scratch folder;
   write_medium_qwen(folder / "model", /*tied=*/false);
   write_file_atomically(folder / "run.toml", kRunFile);
   struct Layout {

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "base/clock.h"
+#include "support/scratch.h"
 
 namespace triptych::testing_ranks {
 
@@ -134,7 +135,7 @@ Port listen_somewhere() {
 
 Started run_ranks(int count, const std::string& scenario, const Json& config, double limit_s,
                   Store store, const Variables& environment) {
-  const TemporaryFolder folder;
+  const Scratch folder;
   const Port port = listen_somewhere();
   if (store == Store::kByPort) ::close(port.socket);
   std::vector<Child> children;
@@ -155,21 +156,10 @@ Started run_ranks(int count, const std::string& scenario, const Json& config, do
 }
 
 RankEnd run_alone(const std::string& scenario, const Json& config, double limit_s) {
-  const TemporaryFolder folder;
+  const Scratch folder;
   std::vector<Child> children;
   children.emplace_back(base_variables(scenario, config), folder / "output", -1);
   return wait_for(children, limit_s).ranks.front();
-}
-
-TemporaryFolder::TemporaryFolder() {
-  std::string name = std::filesystem::temp_directory_path() / "triptych_test_XXXXXX";
-  if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary folder");
-  path_ = name;
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 }  // namespace triptych::testing_ranks

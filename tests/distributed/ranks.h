@@ -1,6 +1,5 @@
 #pragma once
 
-#include <filesystem>
 #include <functional>
 #include <map>
 #include <string>
@@ -40,20 +39,6 @@ Started run_ranks(int count, const std::string& scenario, const Json& config, do
 
 /// Starts one copy without any launcher's variables.
 RankEnd run_alone(const std::string& scenario, const Json& config, double limit_s = 60);
-
-/// A fresh folder below the system's temporary one; gone at the end.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// A free port and the socket that listens on it.
 struct Port {

@@ -6,13 +6,13 @@
 
 #include "base/files.h"
 #include "ranks.h"
+#include "support/scratch.h"
 #include "tiny_training.h"
 
 namespace triptych {
 namespace {
 
 using testing_ranks::run_ranks;
-using testing_ranks::TemporaryFolder;
 
 int train_rank(const Json& config) {
   ProcessContext process(read_launch_environment(), {.threads = 1, .timeout_s = 20, .poll_s = 0.2});
@@ -30,7 +30,7 @@ TinyResult train_alone(const TinyRun& run) {
 
 /// The results of all ranks.
 std::vector<TinyResult> train_together(int ranks, TinyRun run) {
-  const TemporaryFolder folder;
+  const Scratch folder;
   run.result = folder / "result";
   const auto ended = run_ranks(ranks, "train", run.to_json());
   std::vector<TinyResult> results;
@@ -163,7 +163,7 @@ class Resumes : public testing::TestWithParam<Resume> {};
 
 TEST_P(Resumes, OnAnotherLayoutGoesOnAsIfNothingHappened) {
   const auto [from, to, zero_from, zero_to, bf16] = GetParam();
-  const TemporaryFolder folder;
+  const Scratch folder;
   TinyRun first{.steps = 3, .zero = zero_from, .bf16 = bf16, .save = folder.path()};
   TinyRun second{.steps = 0, .zero = zero_to, .bf16 = bf16, .load = folder.path()};
   const auto run = [](int ranks, const TinyRun& r) {

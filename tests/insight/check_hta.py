@@ -1,7 +1,8 @@
 """Compares our figures with those of HolisticTraceAnalysis on the same traces.
 
   check_hta.py PROBE GENERATOR              made-up CUDA traces, and PyTorch's of two Gloo ranks
-  check_hta.py --run TRIPTYCH RUNS_DATA     traces that a run of ours makes, through `profile summary --hta`
+  check_hta.py --run                        traces that a run of ours makes, through `profile summary --hta`; the environment
+                                            names the command and the data (tests/distributed/runs.py)
 
 Needs HolisticTraceAnalysis 0.5 and pandas below 3. Whole microseconds must agree exactly; sums of fractions within 1e-9.
 Traces of the CPU have no device work, which nearly all of HTA is about: of them the tables of host events are compared, so what
@@ -19,6 +20,10 @@ import warnings
 warnings.filterwarnings("ignore")
 logging.disable(logging.CRITICAL)
 from hta.trace_analysis import TraceAnalysis  # noqa: E402
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "distributed"))
+sys.dont_write_bytecode = True
+from runs import COMMAND, Scratch, settings, train  # noqa: E402
 
 SETTINGS = [
     "data=2 steps=4 fractions=0 seed=1",
@@ -114,45 +119,27 @@ def made_up(probe, generator, check):
     compare(gloo, json.loads(stdout_of(probe, gloo)), check, "PyTorch, Gloo", device=False)
 
 
-RUN = """output = "{out}"
-threads = 1
-[model]
-path = "{made}/model"
-weights = "random"
-[[data.train]]
-path = "{made}/data/train.jsonl"
-[data]
-max_length = 256
-[train]
-steps = 6
-global_batch = 4
-micro_batch = 1
-validate_every = 0
-[checkpoint]
-every = 0
-[profile]
-mode = "static"
-windows = [[3, 6]]
-ranks = [-1]
-record_shapes = true
-with_memory = true
-"""
-
-
-def of_a_run(command, made, check):
-    for layout in ("parallel.pipeline=1", "parallel.pipeline=2"):
-        with tempfile.TemporaryDirectory() as folder:
-            run = pathlib.Path(folder) / "run.toml"
-            run.write_text(RUN.format(out=f"{folder}/out", made=pathlib.Path(made).absolute()))
-            stdout_of(command, "train", run, "--nproc", "2", "--set", layout)
-            ours = json.loads(stdout_of(command, "profile", "summary", f"{folder}/out", "--hta"))
-            compare(pathlib.Path(folder) / "out/traces", ours, check, f"our run, {layout}", device=False)
+def of_a_run(check):
+    scratch = Scratch()
+    try:
+        profiled = settings(checkpoint__every=0, profile__mode="static", profile__windows=[[3, 6]], profile__ranks=[-1],
+                            profile__record_shapes=True, profile__with_memory=True)
+        for stages in (1, 2):
+            name = f"stages_{stages}"
+            status, text = train(scratch.run_file(name), "--nproc", "2", *profiled, *settings(parallel__pipeline=stages))
+            if status:
+                sys.exit(text)
+            out = scratch.folder / name
+            ours = json.loads(stdout_of(COMMAND, "profile", "summary", out, "--hta"))
+            compare(out / "traces", ours, check, f"our run, {stages} stages", device=False)
+    finally:
+        scratch.close()
 
 
 def main():
     check = Check()
     if sys.argv[1] == "--run":
-        of_a_run(*sys.argv[2:4], check)
+        of_a_run(check)
     else:
         made_up(*sys.argv[1:3], check)
     print(f"{check.count} figures compared, {len(check.wrong)} differ")

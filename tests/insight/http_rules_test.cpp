@@ -1,13 +1,13 @@
 #include "insight/http_rules.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
 
 #include "base/error.h"
 #include "insight/gzip.h"
+#include "support/scratch.h"
 
 namespace triptych::insight {
 namespace {
@@ -72,7 +72,7 @@ TEST(HttpRules, TokensDiffer) {
 }
 
 TEST(HttpRules, PathsStayInside) {
-  const fs::path top = fs::temp_directory_path() / ("http_rules." + std::to_string(getpid()));
+  const Scratch top;
   const fs::path root = top / "root";
   fs::create_directories(root / "sub");
   fs::create_directories(top / "root2");
@@ -89,7 +89,6 @@ TEST(HttpRules, PathsStayInside) {
   EXPECT_FALSE(resolve_inside(real, root / "link"));
   EXPECT_FALSE(resolve_inside(real, top / "root2/file"));  // a prefix of the text, not of the path
   EXPECT_FALSE(resolve_inside(real, root / "missing"));
-  fs::remove_all(top);
 }
 
 TEST(Gzip, RoundTripAndLimits) {

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include "base/files.h"
 #include "cli/commands.h"
 #include "http_client.h"
+#include "support/scratch.h"
 #include "synthetic.h"
 
 namespace triptych::insight {
@@ -34,8 +36,8 @@ Outcome run(const std::vector<std::string>& words) {
 class InsightCommand : public testing::Test {
  protected:
   void SetUp() override { write_synthetic_run({.data = 1, .steps = 2}, folder / "traces"); }
-  void TearDown() override { fs::remove_all(folder); }
-  fs::path folder = fs::temp_directory_path() / ("insight_command." + std::to_string(getpid()));
+  const Scratch scratch;
+  const fs::path folder = scratch.path();
 };
 
 TEST_F(InsightCommand, WrongOptionsStartNothing) {
@@ -69,6 +71,7 @@ TEST_F(InsightCommand, ServesUntilItIsTold) {
   ASSERT_EQ(pipe(ends), 0);
   const pid_t child = fork();
   if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);  // where an assertion ends the test first
     dup2(ends[1], STDOUT_FILENO);
     const std::vector<Command> commands = {insight_command()};
     const std::vector<std::string> words = {"insight", folder.string(), "--port", "0",

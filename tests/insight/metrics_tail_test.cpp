@@ -1,10 +1,11 @@
 #include "insight/metrics_tail.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+
+#include "support/scratch.h"
 
 namespace triptych::insight {
 namespace {
@@ -13,8 +14,6 @@ namespace fs = std::filesystem;
 
 class MetricsTail : public testing::Test {
  protected:
-  void SetUp() override { fs::create_directories(folder); }
-  void TearDown() override { fs::remove_all(folder); }
   void append(std::string_view text) {
     std::ofstream(path, std::ios::app | std::ios::binary) << text;
   }
@@ -22,7 +21,7 @@ class MetricsTail : public testing::Test {
     return metrics_rows(path, metrics_mark(path).id, from, limit);
   }
 
-  fs::path folder = fs::temp_directory_path() / ("metrics_tail." + std::to_string(getpid()));
+  const Scratch folder;
   fs::path path = folder / "metrics.jsonl";
 };
 

@@ -1,6 +1,5 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstring>
 #include <fstream>
@@ -105,13 +104,12 @@ TEST(Snapshot, GoesBackFromItsEndToItsPeak) {
 
 // A run that was not traced has its memory pages from its snapshot.
 TEST(Snapshot, StandsInForATrace) {
-  const auto folder = fs::temp_directory_path() / fmt::format("insight_snapshot_{}", getpid());
-  fs::create_directories(folder);
+  const Scratch folder;
   auto snapshot = snapshot_by_hand();
   snapshot["triptych"] = {{"rank", 3}};
   write_file_atomically(folder / "snapshot_1.json", dump_json(snapshot));
   write_file_atomically(folder / "broken.pickle", "cos\nsystem\n");
-  const Queries queries(load_run(folder));
+  const Queries queries(load_run(folder.path()));
   EXPECT_EQ(queries.memory_peak({.rank = 3})["allocated"], 180);
   EXPECT_EQ(queries.memory_curve({.rank = 3}, 100)["rank"], 3);
   EXPECT_EQ(queries.memory_categories({})["rows"].size(), 3u);
@@ -122,13 +120,11 @@ TEST(Snapshot, StandsInForATrace) {
   EXPECT_EQ(summary["unreadable"].size(), 1u);
   EXPECT_THAT(report_text(summary, 1), HasSubstr("snapshot_1.json"));
   EXPECT_EQ(memory_layers_table(summary)[0]["module"], "b");
-  fs::remove_all(folder);
 }
 
 // What a run knows of its blocks counts more than what their lives suggest.
 TEST(Memory, CategoriesAndModulesAreTheRunsOwn) {
-  const auto folder = fs::temp_directory_path() / fmt::format("insight_memory_{}", getpid());
-  fs::create_directories(folder);
+  const Scratch folder;
   const auto event = [](int64_t t, int64_t address, int64_t bytes, int64_t total,
                         const char* category, const char* module) {
     return fmt::format(
@@ -141,14 +137,13 @@ TEST(Memory, CategoriesAndModulesAreTheRunsOwn) {
                         "{\"traceEvents\": [" + event(10, 64, 100, 100, "parameter", "layers.0") +
                             "," + event(20, 256, 50, 150, "activation", "layers.1") + "," +
                             event(30, 256, -50, 100, "activation", "layers.1") + "]}");
-  const Queries queries(load_run(folder));
+  const Queries queries(load_run(folder.path()));
   const auto peak = queries.memory_peak({});
   EXPECT_EQ(peak["allocated"], 150);
   EXPECT_EQ(peak["categories"], Json::parse(R"({"activation": 50, "parameter": 100})"));
   ASSERT_EQ(peak["layers"].size(), 2u);
   EXPECT_EQ(peak["layers"][0]["module"], "layers.0");
   EXPECT_EQ(peak["layers"][1]["activation"], 50);
-  fs::remove_all(folder);
 }
 
 // ---- a real trace

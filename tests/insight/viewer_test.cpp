@@ -14,6 +14,7 @@
 #include "insight/gzip.h"
 #include "insight/queries.h"
 #include "loaded.h"
+#include "support/scratch.h"
 
 namespace triptych::insight {
 namespace {
@@ -256,7 +257,7 @@ TEST(ViewerAssets, CanStandInsideAnElement) {
 TEST(ViewerErrors, NothingThere) { EXPECT_THROW(Viewer({.where = {"/does/not/exist"}}), Error); }
 
 TEST(ViewerLinks, MetricsOutsideAreNotServed) {
-  const fs::path top = fs::temp_directory_path() / ("viewer_links." + std::to_string(getpid()));
+  const Scratch top;
   fs::create_directories(top / "run/traces");
   write_synthetic_run({.data = 1, .steps = 2}, top / "run/traces");
   std::ofstream(top / "secret.jsonl") << "{\"step\":1,\"password\":\"x\"}\n";
@@ -265,7 +266,6 @@ TEST(ViewerLinks, MetricsOutsideAreNotServed) {
   viewer.wait();
   const HttpReply reply = viewer.answer({.path = "/api/v1/metrics", .params = {}});
   EXPECT_THAT(reply.body, Not(HasSubstr("password")));
-  fs::remove_all(top);
 }
 
 }  // namespace

@@ -21,6 +21,7 @@
 #include "profile/kineto_session.h"
 #include "profile/recorder.h"
 #include "profile/trace_writer.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {
@@ -33,14 +34,6 @@ using testing::SizeIs;
 
 class Collection : public testing::Test {
  protected:
-  void SetUp() override {
-    const auto* info = testing::UnitTest::GetInstance()->current_test_info();
-    folder_ = fs::temp_directory_path() /
-              (std::string("collection_") + info->name() + "_" + std::to_string(getpid()));
-    fs::remove_all(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   /// Two layers, one call of a group, forward and backward, and a scope on another thread.
   static TraceParts collect(int64_t level = 1) {
     CollectionSettings settings;
@@ -93,7 +86,8 @@ class Collection : public testing::Test {
         insight::gunzip(read_file(stem.string() + ".pt.trace.json.gz"), size_t{1} << 28), "trace");
   }
 
-  fs::path folder_;
+  const Scratch scratch_;
+  const fs::path folder_ = scratch_ / "traces";  // not there yet
 };
 
 struct Event {
@@ -280,7 +274,7 @@ TEST_F(Collection, AFullDiskLeavesNothingBehind) {
 TEST_F(Collection, AFileInTheWayOfItsFolderIsNamed) {
   write_file_atomically(folder_.string(), "not a folder");
   auto parts = collect();
-  EXPECT_THAT([&] { write_trace(std::move(parts), folder_ / "traces" / "rank-0"); },
+  EXPECT_THAT([&] { write_trace(std::move(parts), folder_ / "below" / "rank-0"); },
               testing::ThrowsMessage<Error>(HasSubstr(folder_.string())));
 }
 

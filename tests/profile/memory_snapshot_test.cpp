@@ -5,7 +5,6 @@
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <torch/csrc/autograd/autograd.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <numeric>
@@ -16,21 +15,16 @@
 #include "insight/snapshot.h"
 #include "kernels/cpu_allocator.h"
 #include "kernels/memory_scope.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {
 
-namespace fs = std::filesystem;
-
 class Snapshot : public testing::Test {
  protected:
   static void SetUpTestSuite() { install_cpu_allocator(); }
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / fmt::format("memory_snapshot_test_{}", getpid());
-    fs::remove_all(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  fs::path folder_;
+  const Scratch scratch_;
+  const std::filesystem::path folder_ = scratch_ / "memory";  // not there yet
 };
 
 at::Tensor layer(const char* name, const at::Tensor& x, const at::Tensor& weight) {

@@ -4,14 +4,13 @@
 
 #include <ATen/ATen.h>
 #include <gmock/gmock.h>
-#include <unistd.h>
 
 #include <map>
 
 #include "base/error.h"
-#include "base/format.h"
 #include "insight/snapshot.h"
 #include "kernels/cpu_allocator.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {
@@ -21,11 +20,6 @@ namespace fs = std::filesystem;
 class Windows : public testing::Test {
  protected:
   static void SetUpTestSuite() { install_cpu_allocator(); }
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / fmt::format("memory_windows_test_{}", getpid());
-    fs::remove_all(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
 
   MemoryWindows observer(std::vector<std::vector<int64_t>> windows,
                          std::vector<int64_t> ranks = {0}) {
@@ -47,7 +41,8 @@ class Windows : public testing::Test {
   }
 
   ProcessContext process_;
-  fs::path folder_;
+  const Scratch scratch_;
+  const fs::path folder_ = scratch_ / "out";  // not there yet
 };
 
 TEST_F(Windows, OpenAndCloseBetweenSteps) {

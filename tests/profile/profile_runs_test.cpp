@@ -87,22 +87,12 @@ TEST_F(ProfiledRuns, ARankKilledInsideAWindowLeavesReadableFiles) {
       "[profile]\nmode = \"static\"\nwindows = [[2, 4], [5, 1000000]]\nranks = [-1]\n"
       "[launch]\ntimeout_s = 20\nwarn_after_s = 10\n",
       1000000);
-  const auto launcher = fork();
-  if (launcher == 0) {
-    const auto err = folder_ / "train.err";
-    if (std::freopen(err.c_str(), "w", stderr) == nullptr) _exit(126);
-    execl(TRIPTYCH_COMMAND, TRIPTYCH_COMMAND, "train", file.c_str(), "--nproc", "2", nullptr);
-    _exit(127);
-  }
-  const auto reached = [&] { return losses().size() >= 8 && traces().size() >= 2; };
-  for (int i = 0; i < 1200 && !reached(); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  ASSERT_TRUE(reached()) << read_file(folder_ / "train.err");
-  for (const auto& [pid, rank] : workers_of(launcher))
+  auto training = start(file);
+  ASSERT_TRUE(training.until([&] { return losses().size() >= 8 && traces().size() >= 2; }))
+      << said();
+  for (const auto& [pid, rank] : training.workers())
     if (rank == 1) kill(pid, SIGKILL);
-  int status = 0;
-  waitpid(launcher, &status, 0);
-  EXPECT_EQ(WEXITSTATUS(status), 1) << read_file(folder_ / "train.err");
+  EXPECT_EQ(training.wait(), 1) << said();
   // Both ranks' first window; of the second what the survivor had.
   std::map<int64_t, std::vector<bool>> truncated;
   for (const auto& trace : traces()) {
@@ -219,16 +209,9 @@ TEST_F(ProfiledRuns, AToolsJsonCountsFromTheFirstStepOfTheProcess) {
 }
 
 TEST_F(ProfiledRuns, StartStopAndStatusSpeakToARunningTraining) {
-  const auto file = run_file("[profile]\nmode = \"dynamic\"\n", 100000);
-  const auto pid = fork();
-  if (pid == 0) {
-    const auto err = folder_ / "train.err";
-    std::freopen(err.c_str(), "w", stderr);
-    execl(TRIPTYCH_COMMAND, TRIPTYCH_COMMAND, "train", file.c_str(), "--nproc", "2", nullptr);
-    _exit(127);
-  }
-  for (int i = 0; i < 600 && !fs::exists(folder_ / "out/metrics.jsonl"); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  const auto file = run_file("[profile]\nmode = \"dynamic\"\n", 1000000);
+  auto training = start(file);
+  ASSERT_TRUE(training.until([&] { return fs::exists(folder_ / "out/metrics.jsonl"); })) << said();
   const auto out = (folder_ / "out").string();
   EXPECT_THAT(run("profile status " + out).out, HasSubstr("IDLE"));
   const auto first = run("profile start " + out + " --steps 2 --ranks all --wait 120");
@@ -247,10 +230,8 @@ TEST_F(ProfiledRuns, StartStopAndStatusSpeakToARunningTraining) {
   EXPECT_THAT(
       logs, AllOf(HasSubstr("_monitor.log: "), HasSubstr("_rank_0.log: "),
                   HasSubstr("_rank_1.log: "), HasSubstr("written: "), HasSubstr("step 1 is over")));
-  kill(pid, SIGTERM);
-  int status = 0;
-  waitpid(pid, &status, 0);
-  EXPECT_EQ(WEXITSTATUS(status), 75) << read_file(folder_ / "train.err");
+  kill(training.pid(), SIGTERM);
+  EXPECT_EQ(training.wait(), 75) << said();
 
   std::map<std::string, std::set<std::string>> steps;  // by file: windows of one rank
   for (const auto& trace : traces()) {

@@ -1,15 +1,16 @@
 // The watched file of dynamic collection.
 
 #include <gmock/gmock.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
 #include <thread>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "profile/config_watch.h"
+#include "support/scratch.h"
 #include "train/dynamic_profile.h"
 
 namespace triptych {
@@ -74,35 +75,34 @@ TEST(DynamicRequest, WrongTypesAreNamed) {
 
 class Watch : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("watch_test_" + std::to_string(getpid()));
-    fs::remove_all(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
   fs::path file() const { return folder_ / kDynamicConfigName; }
   static constexpr double kPoll = 0.01;
 
-  static bool comes(const ConfigWatch& watch, int64_t count) {
-    for (int i = 0; i < 500 && watch.count() < count; ++i)
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    return watch.count() == count;
+  /// After a look that began after this call: the one under way, if any, is waited for as well.
+  static int64_t count_after_a_look(const ConfigWatch& watch) {
+    constexpr double kLimitS = 60;  // a look takes microseconds, a busy machine seconds
+    const auto enough = watch.looks() + 2;
+    for (const auto end = steady_seconds() + kLimitS; watch.looks() < enough;) {
+      if (steady_seconds() > end) fail<Error>("nobody looks at the file");
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return watch.count();
   }
-  fs::path folder_;
+  const Scratch scratch_;
+  const fs::path folder_ = scratch_ / "profile";  // not there yet
 };
 
 TEST_F(Watch, WritesTheFileAndThatAsksForNothing) {
   const ConfigWatch watch(folder_, {}, kPoll);
   EXPECT_EQ(read_json(file())["active"], 1);
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  EXPECT_EQ(watch.count(), 0);
+  EXPECT_EQ(count_after_a_look(watch), 0);
 }
 
 TEST_F(Watch, AFileThatIsThereStaysAndAsksForNothing) {
   make_folders(folder_);
   write_file_atomically(file(), R"({"active": 4})");
   const ConfigWatch watch(folder_, {}, kPoll);
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  EXPECT_EQ(watch.count(), 0);
+  EXPECT_EQ(count_after_a_look(watch), 0);
   EXPECT_EQ(read_file(file()), R"({"active": 4})");
 }
 
@@ -111,7 +111,7 @@ TEST_F(Watch, EveryEditIsARequestAlsoWithinOneSecond) {
   for (int64_t n = 1; n <= 3; ++n) {
     // the same size each time: only time and inode tell
     write_file_atomically(file(), R"({"active": )" + std::to_string(n) + "}");
-    ASSERT_TRUE(comes(watch, n)) << n;
+    ASSERT_EQ(count_after_a_look(watch), n);
     EXPECT_EQ(watch.newest(), R"({"active": )" + std::to_string(n) + "}");
   }
 }
@@ -119,10 +119,9 @@ TEST_F(Watch, EveryEditIsARequestAlsoWithinOneSecond) {
 TEST_F(Watch, WhatCannotBeReadIsPassedOver) {
   const ConfigWatch watch(folder_, {}, kPoll);
   write_file_atomically(file(), R"({"active": )");
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  EXPECT_EQ(watch.count(), 0);
+  EXPECT_EQ(count_after_a_look(watch), 0);
   write_file_atomically(file(), R"({"active": 2})");
-  EXPECT_TRUE(comes(watch, 1));
+  EXPECT_EQ(count_after_a_look(watch), 1);
 }
 
 TEST_F(Watch, ItsLogTellsOfRequestsAndOfWhatWasPassedOver) {
@@ -131,9 +130,9 @@ TEST_F(Watch, ItsLogTellsOfRequestsAndOfWhatWasPassedOver) {
   {
     const ConfigWatch watch(folder_, {}, kPoll, std::make_unique<WatchLog>(log));
     write_file_atomically(file(), R"({"active": )");
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    EXPECT_EQ(count_after_a_look(watch), 0);
     write_file_atomically(file(), R"({"active": 2})");
-    EXPECT_TRUE(comes(watch, 1));
+    EXPECT_EQ(count_after_a_look(watch), 1);
   }
   const auto text = read_file(log);
   EXPECT_THAT(text, HasSubstr("watching "));
