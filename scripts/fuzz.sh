@@ -10,14 +10,15 @@ if ! command -v clang++-14 >/dev/null; then
 fi
 cmake --preset fuzz >/dev/null
 cmake --build --preset fuzz --target fuzz_targets
-work=$(mktemp -d)
+export seconds work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for source in tests/fuzz/*_fuzz.cpp; do
-  name=$(basename "$source" .cpp)
-  mkdir "$work/$name"
+run() {
+  mkdir "$work/$1"
   # New inputs go into the first folder, a temporary one; what breaks a target is kept under build/fuzz.
-  "build/fuzz/tests/fuzz/$name" "$work/$name" "tests/fuzz/${name%_fuzz}_corpus" -max_total_time="$seconds" \
-    -max_len=4096 -timeout=10 -rss_limit_mb=2048 -artifact_prefix="build/fuzz/$name-" -print_final_stats=1 2>"$work/log" ||
-    { tail -n 40 "$work/log"; exit 1; }
-  echo "$name: $(sed -n 's/.*number_of_executed_units: *//p' "$work/log") inputs, nothing broke"
-done
+  "build/fuzz/tests/fuzz/$1" "$work/$1" "tests/fuzz/${1%_fuzz}_corpus" -max_total_time="$seconds" -max_len=4096 \
+    -timeout=10 -rss_limit_mb=2048 -artifact_prefix="build/fuzz/$1-" -print_final_stats=1 2>"$work/$1.log" ||
+    { tail -n 40 "$work/$1.log"; return 1; }
+  echo "$1: $(sed -n 's/.*number_of_executed_units: *//p' "$work/$1.log") inputs, nothing broke"
+}
+export -f run
+for source in tests/fuzz/*_fuzz.cpp; do basename "$source" .cpp; done | xargs -P "$(nproc)" -I{} bash -c 'run {}'

@@ -10,6 +10,7 @@
 #include "base/files.h"
 #include "base/format.h"
 #include "checkpoint/adapter.h"
+#include "support/paths.h"
 #include "support/scratch.h"
 
 namespace triptych {
@@ -20,7 +21,7 @@ void run_python(const Scratch& scratch, const std::string& program) {
   std::ofstream(scratch / "program.py") << program;
   const std::string command =
       fmt::format("cd '{}' && '{}/.venv/bin/python' -W ignore program.py > output.txt 2>&1",
-                  scratch.path().string(), TRIPTYCH_SOURCE_DIR);
+                  scratch.path().string(), source_dir());
   ASSERT_EQ(std::system(command.c_str()), 0) << read_file(scratch / "output.txt");
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/files.h"
+#include "support/paths.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
@@ -166,7 +167,7 @@ TEST(SafetensorsHeader, ShowsHostileNamesShortAndWithoutControlCharacters) {
 TEST(SafetensorsHeader, FuzzTargetAcceptsItsCorpusAndMutations) {
   int64_t count = 0;
   for (const auto& entry : std::filesystem::directory_iterator(
-           TRIPTYCH_SOURCE_DIR "/tests/fuzz/safetensors_header_corpus")) {
+           source_dir() + "/tests/fuzz/safetensors_header_corpus")) {
     std::string file = read_file(entry.path());
     const auto run = [&] {
       LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(file.data()), file.size());

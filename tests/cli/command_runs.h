@@ -12,6 +12,7 @@
 
 #include "base/files.h"
 #include "base/format.h"
+#include "support/paths.h"
 
 namespace triptych {
 
@@ -39,7 +40,7 @@ class CommandRuns : public testing::Test {
   /// Runs `triptych <words>`; `around` may put shell text around it: "{}" is the command.
   Outcome run(const std::string& words, const std::string& around = "{}") const {
     auto line = around;
-    line.replace(line.find("{}"), 2, fmt::format("{} {}", TRIPTYCH_COMMAND, words));
+    line.replace(line.find("{}"), 2, fmt::format("{} {}", triptych_command(), words));
     const auto out = folder_ / "stdout", err = folder_ / "stderr";
     const int status =
         std::system(fmt::format("({}) > {} 2> {}", line, out.string(), err.string()).c_str());

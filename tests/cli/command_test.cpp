@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/completion.h"
 #include "cli/help.h"
+#include "support/paths.h"
 #include "train/run_options.h"
 
 namespace triptych {
@@ -175,7 +176,7 @@ std::string output_of(const std::string& command) {
 
 TEST(Program, BashCompletionWorksInBash) {
   const std::string script =
-      "bash -c 'eval \"$(" TRIPTYCH_COMMAND
+      "bash -c 'eval \"$(" + triptych_command() +
       " completion bash)\"; compopt() { :; }; COMP_WORDS=(triptych doctor --set train.st); "
       "COMP_CWORD=3; _triptych; echo \"${COMPREPLY[@]}\"; COMP_WORDS=(triptych doc); COMP_CWORD=1; "
       "_triptych; echo \"${COMPREPLY[@]}\"'";
@@ -183,13 +184,13 @@ TEST(Program, BashCompletionWorksInBash) {
 }
 
 TEST(Program, VersionAsJson) {
-  const Json version = parse_json(output_of(TRIPTYCH_COMMAND " --version --json"), "version");
+  const Json version = parse_json(output_of(triptych_command() + " --version --json"), "version");
   EXPECT_TRUE(version["libtorch"].is_string());
   EXPECT_TRUE(version["commit"].is_string());
 }
 
 TEST(Program, DoctorFindsWhatTheBuildLinked) {
-  const Json checks = parse_json(output_of(TRIPTYCH_COMMAND " doctor --json"), "doctor");
+  const Json checks = parse_json(output_of(triptych_command() + " doctor --json"), "doctor");
   for (const Json& check : checks) EXPECT_NE(check["verdict"], "failed") << check.dump();
 }
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "command_runs.h"
+#include "support/paths.h"
 
 namespace triptych {
 namespace {
@@ -63,7 +64,7 @@ TEST_F(Resume, ASecondRunInTheSameFolderIsRefused) {
                         "while kill -0 $pid && ! grep -qs step {}/a/metrics.jsonl; "
                         "do sleep 0.02; done; {{}}; status=$?; kill -TERM $pid; "
                         "wait $pid; test $? = 75 && exit $status",
-                        TRIPTYCH_COMMAND, file.string(), folder_.string(), folder_.string()));
+                        triptych_command(), file.string(), folder_.string(), folder_.string()));
   EXPECT_EQ(second.status, 2) << second.err;
   EXPECT_THAT(second.err, HasSubstr("is in use by another run"));
 }

@@ -8,6 +8,7 @@
 
 #include "base/files.h"
 #include "base/option_docs.h"
+#include "support/paths.h"
 
 namespace triptych {
 namespace {
@@ -28,7 +29,7 @@ std::vector<std::string> with(std::vector<std::string> more) {
 
 /// The TOML block of docs/spec/run_file.md.
 std::string documented_run_file() {
-  const std::string text = read_file(TRIPTYCH_SOURCE_DIR "/docs/spec/run_file.md");
+  const std::string text = read_file(source_dir() + "/docs/spec/run_file.md");
   const size_t begin = text.find("```toml\n") + 8;
   return text.substr(begin, text.find("```", begin) - begin);
 }
@@ -157,7 +158,7 @@ TEST(RunOptions, SupportedSettingsPass) {
 }
 
 TEST(RunOptions, ReferencePageIsUpToDate) {
-  const std::string page = read_file(TRIPTYCH_SOURCE_DIR "/docs/options.md");
+  const std::string page = read_file(source_dir() + "/docs/options.md");
   EXPECT_NE(page.find(options_markdown(run_schema())), std::string::npos)
       << "write it again: build/release/triptych train --options --markdown > docs/options.md";
 }
@@ -165,7 +166,7 @@ TEST(RunOptions, ReferencePageIsUpToDate) {
 /// Every run file under examples/.
 std::vector<std::string> example_files() {
   std::vector<std::string> files;
-  for (const auto& entry : fs::recursive_directory_iterator(TRIPTYCH_SOURCE_DIR "/examples")) {
+  for (const auto& entry : fs::recursive_directory_iterator(source_dir() + "/examples")) {
     if (entry.path().extension() == ".toml") files.push_back(entry.path().string());
   }
   std::ranges::sort(files);
@@ -200,7 +201,7 @@ TEST(Examples, ThereIsOneForEverySizeAndWayToTrain) {
   for (const char* size : {"3b", "7b", "32b", "72b"}) {
     for (const char* way : {"full", "frozen_vit", "lora"}) {
       const auto name = std::string(size) + "_" + way;
-      const auto file = fs::path(TRIPTYCH_SOURCE_DIR "/examples/qwen2_5_vl") / (name + ".toml");
+      const auto file = fs::path(source_dir() + "/examples/qwen2_5_vl") / (name + ".toml");
       const RunOptions run = read_run_options({.file = file}).options;
       EXPECT_EQ(run.model.preset, std::string("qwen2_5_vl_") + size) << name;
       EXPECT_EQ(run.model.lora.has_value(), std::string(way) == "lora") << name;

@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "command_runs.h"
 #include "models/qwen2_5_vl/options.h"
+#include "support/paths.h"
 
 namespace triptych {
 namespace {
@@ -717,7 +718,7 @@ TEST_F(Runs, FullDiskLeavesTheLastCheckpoint) {
 TEST_F(Runs, ExamplesFitTheModelsTheyName) {
   // A folder as the hub's, but for the weights and with a small tokenizer.
   int found = 0;
-  for (const auto& entry : fs::directory_iterator(TRIPTYCH_SOURCE_DIR "/examples/qwen2_5_vl")) {
+  for (const auto& entry : fs::directory_iterator(source_dir() + "/examples/qwen2_5_vl")) {
     if (entry.path().extension() != ".toml") continue;
     const auto name = entry.path().stem().string();
     const auto model = folder_ / name;

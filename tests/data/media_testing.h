@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "data/media/image.h"
+#include "support/paths.h"
 
 namespace triptych::testing {
 
@@ -31,7 +32,7 @@ inline std::vector<uint8_t> pixels_from_hex(const Json& text) {
 }
 
 inline const Json& goldens() {
-  static const Json all = read_json(TRIPTYCH_SOURCE_DIR "/tests/data/golden/media.json");
+  static const Json all = read_json(source_dir() + "/tests/data/golden/media.json");
   return all;
 }
 

@@ -9,6 +9,7 @@
 
 #include "data/text/bpe_trainer.h"
 #include "data/text/tokenizer.h"
+#include "support/paths.h"
 #include "support/scratch.h"
 
 namespace triptych {
@@ -31,7 +32,7 @@ inline std::optional<std::filesystem::path> qwen_ranks() {
   const char* named = std::getenv("TRIPTYCH_QWEN_RANKS");
   const std::filesystem::path file =
       named != nullptr ? std::filesystem::path(named)
-                       : std::filesystem::path(TRIPTYCH_SOURCE_DIR) / ".venv" / "qwen.tiktoken";
+                       : std::filesystem::path(source_dir()) / ".venv" / "qwen.tiktoken";
   return std::filesystem::exists(file) ? std::optional(file) : std::nullopt;
 }
 

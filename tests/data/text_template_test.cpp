@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "data/sample.h"
 #include "data/text/chat_template.h"
+#include "support/paths.h"
 #include "support/scratch.h"
 #include "tests/data/text_fixture.h"
 
@@ -69,8 +70,8 @@ struct Golden {
 };
 
 std::vector<Golden> goldens() {
-  const Json file = read_json(std::filesystem::path(TRIPTYCH_SOURCE_DIR) /
-                              "tests/data/golden/chat_qwen2_5_vl.json");
+  const Json file =
+      read_json(std::filesystem::path(source_dir()) / "tests/data/golden/chat_qwen2_5_vl.json");
   std::vector<Golden> all;
   for (const Json& row : file.at("cases")) {
     Golden golden;

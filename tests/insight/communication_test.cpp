@@ -8,6 +8,7 @@
 #include "insight/flame.h"
 #include "insight/queries.h"
 #include "loaded.h"
+#include "support/paths.h"
 
 namespace triptych::insight {
 namespace {
@@ -87,7 +88,7 @@ TEST(CommLinks, CountTheLargeMessages) {
 /// The figures were summed up from the files by another program. Neither end of a Gloo message
 /// names its peer.
 TEST(CommMatrix, OfTwoGlooRanks) {
-  const auto run = load_run(fs::path(TRIPTYCH_SOURCE_DIR) / "tests/insight/two_gloo_ranks");
+  const auto run = load_run(fs::path(source_dir()) / "tests/insight/two_gloo_ranks");
   const Queries queries(run);
   constexpr int kGradients = 3 * 4 * (32 * 64 + 64 + 64 * 8 + 8);  // three steps, fp32
   const auto reduces = queries.comm_matrix({}, "", "all_reduce");

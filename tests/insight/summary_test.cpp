@@ -16,6 +16,7 @@
 #include "insight/snapshot_curve.h"
 #include "insight/step_times.h"
 #include "loaded.h"
+#include "support/paths.h"
 
 namespace triptych::insight {
 namespace {
@@ -149,7 +150,7 @@ TEST(Memory, CategoriesAndModulesAreTheRunsOwn) {
 // ---- a real trace
 
 TEST(RealTrace, TwoGlooRanks) {
-  const auto run = load_run(fs::path(TRIPTYCH_SOURCE_DIR) / "tests/insight/two_gloo_ranks");
+  const auto run = load_run(fs::path(source_dir()) / "tests/insight/two_gloo_ranks");
   ASSERT_EQ(run->ranks(), (std::vector<int64_t>{0, 1}));
   EXPECT_EQ(run->world_size(), 2);
   const auto steps = step_times(*run);

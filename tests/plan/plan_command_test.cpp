@@ -9,6 +9,7 @@
 #include "base/files.h"
 #include "base/format.h"
 #include "base/json.h"
+#include "support/paths.h"
 #include "support/scratch.h"
 
 namespace triptych {
@@ -17,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-const fs::path kLayouts = fs::path(TRIPTYCH_SOURCE_DIR) / "examples/qwen2_5_vl/layouts";
+const fs::path kLayouts = fs::path(source_dir()) / "examples/qwen2_5_vl/layouts";
 
 struct Outcome {
   int status = -1;
@@ -28,7 +29,7 @@ Outcome plan(const std::string& words) {
   const Scratch folder;
   const auto out = folder / "out", err = folder / "err";
   const int status = std::system(
-      fmt::format("{} plan {} > {} 2> {}", TRIPTYCH_COMMAND, words, out.string(), err.string())
+      fmt::format("{} plan {} > {} 2> {}", triptych_command(), words, out.string(), err.string())
           .c_str());
   return {WEXITSTATUS(status), read_file(out), read_file(err)};
 }

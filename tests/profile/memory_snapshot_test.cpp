@@ -15,6 +15,7 @@
 #include "insight/snapshot.h"
 #include "kernels/cpu_allocator.h"
 #include "kernels/memory_scope.h"
+#include "support/paths.h"
 #include "support/scratch.h"
 
 namespace triptych {
@@ -59,11 +60,11 @@ TEST_F(Snapshot, PyTorchsToolsAndTheViewerReadIt) {
   EXPECT_NE(new_snapshot_path(folder_, 7), path) << "another one in the same minute";
   int64_t allocated = 0;
   for (const auto& block : recording.after) allocated += block.bytes;
-  EXPECT_EQ(
-      std::system(fmt::format("python3 {}/tests/profile/check_snapshot.py {} {} {} {}",
-                              TRIPTYCH_SOURCE_DIR, MEMORY_VIZ, path.string(), allocated, peak.bytes)
-                      .c_str()),
-      0);
+  EXPECT_EQ(std::system(fmt::format("python3 {}/tests/profile/check_snapshot.py {} {} {} {}",
+                                    source_dir(), torch_dir() + "/cuda/_memory_viz.py",
+                                    path.string(), allocated, peak.bytes)
+                            .c_str()),
+            0);
 
   const auto read = insight::snapshot_json(path);
   EXPECT_EQ(read["about"]["rank"], 7);

@@ -19,6 +19,7 @@
 #include "base/json.h"
 #include "cli/command_runs.h"
 #include "insight/gzip.h"
+#include "support/paths.h"
 
 namespace triptych {
 
@@ -112,7 +113,7 @@ class ProfiledRuns : public CommandRuns {
   }
   /// `train` on two processes, beside the test; what it says goes into train.err.
   StartedRun start(const fs::path& file) const {
-    return {{TRIPTYCH_COMMAND, "train", file.string(), "--nproc", "2"}, folder_ / "train.err"};
+    return {{triptych_command(), "train", file.string(), "--nproc", "2"}, folder_ / "train.err"};
   }
   std::string said() const { return read_file(folder_ / "train.err"); }
   Json summary(const std::string& words = "") const {
