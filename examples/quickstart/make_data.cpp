@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "data/media/encode.h"
 #include "data/text/bpe_trainer.h"
+#include "data/text/own_template.h"
 #include "models/qwen2_5_vl/options.h"
 #include "photographs.h"
 #include "scene.h"
@@ -153,6 +154,7 @@ void write_model_folder(const fs::path& folder, std::vector<std::string> texts) 
   const auto write = [&](const char* name, const Json& json) {
     triptych::write_file_atomically(folder / name, triptych::dump_json(json, 2) + "\n");
   };
+  triptych::write_file_atomically(folder / "chat_template.jinja", triptych::qwen2_5_vl_jinja());
   write("config.json", make_config(options));
   write("preprocessor_config.json", {{"image_processor_type", "Qwen2VLImageProcessor"},
                                      {"processor_class", "Qwen2_5_VLProcessor"},

@@ -119,6 +119,34 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view c
   sync_folder(path.parent_path());
 }
 
+std::string file_problem(const std::filesystem::path& path, std::string_view what) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (status.type() == std::filesystem::file_type::not_found)
+    return detail::join_parts("no such ", what);
+  if (std::filesystem::is_directory(status))
+    return detail::join_parts("is a folder, a ", what, " is expected");
+  return {};
+}
+
+std::string folder_problem(const std::filesystem::path& path, std::string_view what) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (status.type() == std::filesystem::file_type::not_found)
+    return detail::join_parts("no such ", what);
+  if (std::filesystem::exists(status) && !std::filesystem::is_directory(status))
+    return detail::join_parts("is a file, a ", what, " is expected");
+  return {};
+}
+
+void keep_standard_descriptors() {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (::fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
+    // open takes the lowest free number, which is this one
+    if (::open("/dev/null", O_RDWR) < 0) fail_errno("/dev/null", "cannot be opened");
+  }
+}
+
 void sync_folder(const std::filesystem::path& folder) {
   const std::filesystem::path name = folder.empty() ? std::filesystem::path(".") : folder;
   const Descriptor file(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

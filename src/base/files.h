@@ -47,6 +47,16 @@ std::string read_file(const std::filesystem::path& path, uint64_t limit_bytes = 
 /// @throws Error with the path and the system's words, e.g. on a full disk; the old file stays.
 void write_file_atomically(const std::filesystem::path& path, std::string_view content);
 
+/// What is wrong with a name that someone wrote, "no such model file"; empty where there is
+/// something of the kind, or where it cannot be looked at (opening it will tell why).
+/// @param what  "model file", as messages call it
+std::string file_problem(const std::filesystem::path& path, std::string_view what);
+std::string folder_problem(const std::filesystem::path& path, std::string_view what);
+
+/// A program that is started with standard input, output or error closed would give their numbers
+/// to the next files that it opens, and then write messages into these. Fills them with /dev/null.
+void keep_standard_descriptors();
+
 /// Flushes a folder's list of names to disk; needed after a rename that must survive a power cut.
 void sync_folder(const std::filesystem::path& folder);
 

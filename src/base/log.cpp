@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/terminal.h"
+#include "base/utf8.h"
 
 namespace triptych {
 namespace {
@@ -105,7 +106,8 @@ bool log_enabled(LogLevel level) {
   return on_console(state(), level) || (level >= LogLevel::kInfo && state().file >= 0);
 }
 
-void log_message(LogLevel level, std::string_view message) {
+void log_message(LogLevel level, std::string_view said) {
+  const auto message = escape_controls(said);  // it may quote a file that means no good
   LogState& s = state();
   const std::lock_guard lock(s.mutex);
   if (on_console(s, level)) {

@@ -108,4 +108,22 @@ std::string escape_bad_utf8(std::string_view bytes) {
   return out;
 }
 
+std::string escape_controls(std::string_view text, bool lines) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const auto next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0;
+    const bool stays = !lines && (byte == '\n' || byte == '\t');
+    if ((byte < 0x20 && !stays) || byte == 0x7F) {
+      out += fmt::format("\\x{:02x}", byte);
+    } else if (byte == 0xC2 && next >= 0x80 && next < 0xA0) {  // U+0080 to U+009F
+      out += fmt::format("\\u{:04x}", next);
+      ++i;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
 }  // namespace triptych

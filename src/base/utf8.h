@@ -46,4 +46,9 @@ std::string repair_utf8(std::string_view bytes);
 /// For messages: each byte that belongs to no well-formed UTF-8 as "\xff", the rest as it is.
 std::string escape_bad_utf8(std::string_view bytes);
 
+/// Well-formed UTF-8 as it may be shown on a terminal: control characters, which could move the
+/// cursor or colour what follows, as "\x1b" or "\u009b".
+/// @param lines  tabs and ends of lines as well, which stay otherwise
+std::string escape_controls(std::string_view text, bool lines = false);
+
 }  // namespace triptych

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
@@ -16,6 +15,7 @@
 #include "base/suggest.h"
 #include "base/terminal.h"
 #include "cli/help.h"
+#include "cli/output.h"
 #include "cli/version.h"
 
 namespace triptych {
@@ -25,8 +25,6 @@ const Flag* find_flag(std::span<const Flag> flags, std::string_view name) {
   const auto at = std::ranges::find(flags, name, &Flag::name);
   return at == flags.end() ? nullptr : &*at;
 }
-
-void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 void print_error(std::string_view text) {
   while (!text.empty()) {  // one "error:" per problem, with its indented lines below
@@ -93,19 +91,19 @@ bool asks_help(std::span<const std::string> words) {
 
 int dispatch(std::span<const Command> commands, std::span<const std::string> words) {
   if (words.empty() || words[0] == "--help" || words[0] == "-h") {
-    print(overview_text(commands));
+    print_output(overview_text(commands));
     return 0;
   }
   if (words[0] == "--version") {
     const bool json = words.size() > 1 && words[1] == "--json";
     require<UsageError>(words.size() == (json ? 2u : 1u), "--version takes only --json");
-    print(json ? version_json() : version_text());
+    print_output(json ? version_json() : version_text());
     return 0;
   }
   if (words[0] == "help") {
     require<UsageError>(words.size() <= 2, "help takes the name of one command");
-    print(words.size() == 1 ? overview_text(commands)
-                            : help_text(require_command(commands, words[1])));
+    print_output(words.size() == 1 ? overview_text(commands)
+                                   : help_text(require_command(commands, words[1])));
     return 0;
   }
   require<UsageError>(!words[0].starts_with('-'), words[0],
@@ -113,7 +111,7 @@ int dispatch(std::span<const Command> commands, std::span<const std::string> wor
   const Command& command = require_command(commands, words[0]);
   const auto rest = words.subspan(1);
   if (asks_help(rest)) {
-    print(help_text(command));
+    print_output(help_text(command));
     return 0;
   }
   const Arguments arguments(command.name, command.flags, rest);
@@ -248,12 +246,13 @@ int run_command_line(std::span<const Command> commands, std::span<const std::str
     status = 2;
   } catch (const Error& error) {
     print_error(error.what());
+  } catch (const OutputClosed&) {
+    // nobody is there to hear of it
   } catch (const std::bad_alloc&) {
     print_error("out of memory");
   } catch (const std::exception& error) {
     report_bug(error, words);
   }
-  std::fflush(stdout);
   return status;
 }
 

@@ -1,10 +1,9 @@
 #include "cli/completion.h"
 
-#include <cstdio>
-
 #include "base/error.h"
 #include "base/format.h"
 #include "cli/commands.h"
+#include "cli/output.h"
 #include "train/run_options.h"
 
 namespace triptych {
@@ -214,7 +213,7 @@ Command completion_command(std::function<std::vector<Command>()> commands) {
     } else {
       fail<UsageError>("completion: no script for '", shell, "'; allowed: bash, zsh, fish");
     }
-    std::fwrite(text.data(), 1, text.size(), stdout);
+    print_output(text);
     return 0;
   };
   return command;

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstdio>
 #include <exception>
 #include <map>
 #include <thread>
@@ -12,8 +11,11 @@
 #include "base/terminal.h"
 #include "base/utf8.h"
 #include "cli/commands.h"
+#include "cli/inputs.h"
+#include "cli/output.h"
 #include "data/pipeline.h"
 #include "data/worker_pool.h"
+#include "train/check_run.h"
 #include "train/run_options.h"
 
 extern char** environ;
@@ -46,18 +48,22 @@ DataOptions file_options(const Arguments& arguments, const fs::path& file) {
 /// A record file, or a run file, whose training and validation sources are then looked at as the
 /// run would read them.
 Subject open_subject(const Arguments& arguments, const fs::path& file) {
-  require<UsageError>(fs::exists(file), file.string(), ": no such file");
+  require_file(file, "file");
+  if (arguments.has("--model")) require_folder(arguments.text("--model"), "model folder");
+  if (arguments.has("--media")) require_folder(arguments.text("--media"), "folder of media");
   DataOptions options;
   fs::path model = arguments.text("--model");
   if (file.extension() == ".toml") {
     auto run = read_run_options(
         {.file = file, .environment = environ, .assignments = arguments.all("--set")});
+    check_inputs(run.options);
     options = std::move(run.options.data);
     options.train.insert(options.train.end(), options.validation.begin(), options.validation.end());
     if (model.empty()) model = run.options.model.path;
   } else {
     options = file_options(arguments, file);
   }
+  options.chat_template = arguments.text("--template", options.chat_template);
   options.max_length = arguments.integer("--max-length", options.max_length, 1);
   Subject subject{.dataset = std::make_unique<Dataset>(open_dataset(options.train, {})),
                   .processor = nullptr,
@@ -105,7 +111,7 @@ Finding inspect(const Subject& subject, RecordRef ref, bool decode) {
     require<DataError>(size.labels > 0, conversation.origin, ": no token carries a label");
     if (decode) subject.processor->make(conversation);
   } catch (const DataError& error) {
-    found.problem = escape_bad_utf8(error.what());  // paths may be any bytes
+    found.problem = escape_controls(escape_bad_utf8(error.what()), true);  // paths may be any bytes
   } catch (...) {
     found.broken = std::current_exception();
   }
@@ -231,7 +237,7 @@ int run_check(const Arguments& arguments, const fs::path& file) {
   const bool measured = subject.processor != nullptr;
   const auto text = arguments.has("--json") ? dump_json(to_json(summary, measured), 2) + "\n"
                                             : to_text(summary, measured);
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  print_output(text);
   return summary.problems.empty() ? 0 : 1;
 }
 
@@ -252,7 +258,7 @@ std::string marked_text(const Tokenizer& tokenizer, const Sample& sample) {
       // Byte by byte, so that what is cut inside a character shows as such at its place only.
       constexpr size_t kRun = 4;
       const size_t shown = same - end < kRun ? same - end : 1;
-      stretch += tokenizer.decode(std::span(tokens).subspan(end, shown));
+      stretch += escape_controls(tokenizer.decode(std::span(tokens).subspan(end, shown)));
       if (same - end >= kRun) stretch += fmt::format("×{} ", same - end);
       end = same;
     }
@@ -295,7 +301,7 @@ int run_preview(const Arguments& arguments, const fs::path& file) {
   const int64_t last = std::min(size, first - 1 + arguments.integer("--limit", 3, 1));
   for (int64_t i = first - 1; i < last; ++i) {
     const auto text = preview_text(subject, refs[static_cast<size_t>(i)]);
-    std::fwrite(text.data(), 1, text.size(), stdout);
+    print_output(text);
   }
   return 0;
 }
@@ -324,6 +330,7 @@ Command data_command() {
        "how the records are written (default auto)",
        false,
        {"auto", "llava", "sharegpt", "messages"}},
+      {"--template", "NAME", "chat template, as data.template; default: the run file's, or auto"},
       {"--max-length", "N", "longest sample in tokens; default: the run file's, or 4096"},
       {"--set", "KEY=VALUE", "override an option of the run file", true},
       {"--decode", "", "check: decode every picture and video, too, not only their headers"},

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <functional>
 
@@ -19,6 +18,7 @@
 #include "base/progress.h"
 #include "base/terminal.h"
 #include "cli/commands.h"
+#include "cli/output.h"
 #include "cli/version.h"
 
 namespace triptych {
@@ -209,7 +209,7 @@ int run_doctor(const Arguments& arguments) {
   arguments.expect({});
   const std::vector<Check> checks = run_checks();
   const std::string text = arguments.has("--json") ? checks_json(checks) : checks_text(checks);
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  print_output(text);
   for (const Check& check : checks) {
     if (check.verdict == Verdict::kBad) return 1;
   }

@@ -1,10 +1,10 @@
-#include <cstdio>
-
 #include "base/format.h"
 #include "base/log.h"
 #include "base/terminal.h"
 #include "cli/commands.h"
+#include "cli/inputs.h"
 #include "cli/model_flags.h"
+#include "cli/output.h"
 
 namespace triptych {
 namespace {
@@ -39,6 +39,9 @@ std::string to_text(const Evaluation& result) {
 
 int run_evaluate(const Arguments& arguments) {
   arguments.expect(std::vector<std::string>{"MODEL", "DATA"});
+  require_file(arguments.positional()[1], "file of records");
+  if (arguments.has("--media")) require_folder(arguments.text("--media"), "folder of media");
+  const auto request = assistant_request(arguments, arguments.positional()[0]);
   const Dataset dataset({{.path = arguments.positional()[1], .media = arguments.text("--media")}});
   EvaluateOptions options{.limit = arguments.integer("--limit", 0, 1),
                           .answers = !arguments.has("--loss-only"),
@@ -49,12 +52,12 @@ int run_evaluate(const Arguments& arguments) {
       set_live_line(fmt::format("{} of {}", done, of));
     };
   }
-  const Assistant assistant(assistant_request(arguments, arguments.positional()[0]));
+  const Assistant assistant(request);
   const auto result = evaluate(assistant, dataset, options);
   set_live_line("");
   const auto text =
       arguments.has("--json") ? dump_json(to_json(result), 2) + "\n" : to_text(result);
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  print_output(text);
   return 0;
 }
 

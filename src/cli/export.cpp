@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/inputs.h"
 #include "train/save_model.h"
 
 namespace triptych {
@@ -14,6 +15,8 @@ int run_export(const Arguments& arguments) {
   const fs::path adapter = arguments.only("ADAPTER");
   const fs::path output = arguments.text("--output");
   require<UsageError>(!output.empty(), "export: --output is missing");
+  require_folder(adapter, "adapter folder");
+  if (arguments.has("--model")) require_folder(arguments.text("--model"), "model folder");
   require<UsageError>(!fs::exists(output) || fs::is_empty(output) || arguments.has("--overwrite"),
                       "export: ", output.string(),
                       " is there already; give --overwrite to replace it");

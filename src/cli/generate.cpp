@@ -1,8 +1,8 @@
-#include <cstdio>
-
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/inputs.h"
 #include "cli/model_flags.h"
+#include "cli/output.h"
 
 namespace triptych {
 namespace {
@@ -13,12 +13,11 @@ int run_generate(const Arguments& arguments) {
   const auto prompt =
       make_prompt(arguments.text("--prompt"), arguments.all("--image"), arguments.all("--video"));
   const auto options = generate_options(arguments);
+  for (const auto& image : arguments.all("--image")) require_file(image, "picture");
+  for (const auto& video : arguments.all("--video")) require_file(video, "video");
   const Assistant assistant(assistant_request(arguments, model));
-  assistant.answer(prompt, options, [](const std::string& piece) {
-    std::fwrite(piece.data(), 1, piece.size(), stdout);
-    std::fflush(stdout);
-  });
-  std::fputc('\n', stdout);
+  assistant.answer(prompt, options, [](const std::string& piece) { print_output(piece); });
+  print_output("\n");
   return 0;
 }
 

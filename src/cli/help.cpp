@@ -29,6 +29,17 @@ std::string flags_text(std::span<const Flag> flags) {
   return columns(rows);
 }
 
+/// Each line of a text, wrapped.
+std::string wrapped_lines(std::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    const size_t end = std::min(text.find('\n'), text.size());
+    result += wrap_text(text.substr(0, end), kWidth, 0) + "\n";
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return result;
+}
+
 }  // namespace
 
 std::string wrap_text(std::string_view text, size_t width, size_t indent) {
@@ -70,9 +81,9 @@ std::string help_text(const Command& command) {
   text += fmt::format("  triptych {} {}\n\n", command.name, command.usage);
   if (!command.flags.empty()) text += flags_text(command.flags) + "\n";
   text += flags_text(common_flags()) + "\n";
-  if (!command.details.empty()) text += command.details + "\n\n";
+  if (!command.details.empty()) text += wrapped_lines(command.details) + "\n";
   if (!command.example.empty()) text += "Example: " + command.example + "\n";
-  return text + "Exit status: " + command.status + "\n";
+  return text + wrapped_lines("Exit status: " + command.status);
 }
 
 }  // namespace triptych

@@ -1,7 +1,7 @@
 #include <atomic>
 #include <cctype>
 #include <charconv>
-#include <cstdio>
+#include <csignal>
 #include <exception>
 #include <system_error>
 #include <thread>
@@ -12,6 +12,8 @@
 #include "base/log.h"
 #include "base/signals.h"
 #include "cli/commands.h"
+#include "cli/inputs.h"
+#include "cli/output.h"
 #include "insight/http_rules.h"
 #include "insight/http_server.h"
 #include "insight/viewer.h"
@@ -32,6 +34,8 @@ ViewerOptions viewer_options(const Arguments& arguments) {
   ViewerOptions options;
   for (const std::string& word : arguments.positional()) options.where.emplace_back(word);
   if (arguments.has("--baseline")) options.baseline = arguments.text("--baseline");
+  for (const auto& path : options.where) require_file_or_folder(path);
+  if (options.baseline) require_file_or_folder(*options.baseline);
   options.jobs = static_cast<int>(arguments.integer("--jobs", 0, 0));
   options.write_index = !arguments.has("--read-only");
   if (arguments.has("--peak")) {
@@ -85,6 +89,7 @@ int serve(const ViewerOptions& options, const HttpOptions& http) {
   Viewer viewer(options);
   HttpServer server(http, [&viewer](const HttpRequest& request) { return viewer.answer(request); });
   const SignalFlags signals;
+  std::signal(SIGPIPE, SIG_IGN);  // the viewer goes on when nobody reads its log
   if (!insight::is_loopback(http.host)) {
     log_warning(
         "insight: {} can be reached by other machines; the token in the address is the only lock, "
@@ -92,8 +97,7 @@ int serve(const ViewerOptions& options, const HttpOptions& http) {
         "the connection is not encrypted",
         http.host);
   }
-  std::printf("%s\n", server.url().c_str());
-  std::fflush(stdout);
+  print_output(server.url() + "\n");
   std::exception_ptr problem;
   std::atomic<bool> ended = false;
   std::thread thread([&] {

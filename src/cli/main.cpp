@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "cli/command.h"
 #include "cli/commands.h"
@@ -32,6 +33,7 @@ std::vector<triptych::Command> commands() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  triptych::keep_standard_descriptors();
   // A file beyond the limit of `ulimit -f` is a write error like a full disk, not the end.
   std::signal(SIGXFSZ, SIG_IGN);
   try {

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include "cli/inputs.h"
 #include "parallel/launch_environment.h"
 #include "parallel/process_context.h"
 
@@ -12,6 +13,7 @@ std::vector<Flag> model_flags() {
       {"--adapter", "DIR", "LoRA adapter (a folder of peft's files) to put on the model"},
       {"--device", "NAME", "where to compute (default cpu)", false, {"cpu", "cuda"}},
       {"--precision", "NAME", "default: as the weights are stored", false, {"fp32", "bf16"}},
+      {"--template", "NAME", "chat template, as data.template: auto (default) or a known name"},
       {"--threads", "N", "compute threads; default: all cores"},
       {"--video-position-rule",
        "RULE",
@@ -34,12 +36,15 @@ std::vector<Flag> sampling_flags() {
 AssistantRequest assistant_request(const Arguments& arguments, const std::string& model) {
   at::set_num_threads(
       static_cast<int>(threads_per_process(arguments.integer("--threads", 0, 1), 1)));
+  require_folder(model, "model folder");
+  if (arguments.has("--adapter")) require_folder(arguments.text("--adapter"), "adapter folder");
   AssistantRequest request{
       .model = model,
       .adapter = arguments.text("--adapter"),
       .device = at::Device(arguments.text("--device", "cpu")),
       .dtype = {},
       .video_position_rule = arguments.text("--video-position-rule", "max_hw"),
+      .chat_template = arguments.text("--template", "auto"),
   };
   require_device(request.device);
   if (arguments.has("--precision"))

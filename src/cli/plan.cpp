@@ -1,7 +1,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -10,6 +9,8 @@
 #include "base/log.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
+#include "cli/inputs.h"
+#include "cli/output.h"
 #include "parallel/launch_environment.h"
 #include "parallel/launcher.h"
 #include "plan/calibration.h"
@@ -20,8 +21,6 @@
 
 namespace triptych {
 namespace {
-
-void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 /// "64GiB", "80GB", or a number of bytes.
 int64_t parse_bytes(const std::string& flag, const std::string& text) {
@@ -122,9 +121,9 @@ int run_calibrate(const Arguments& arguments, const RunOptions& options, int64_t
     const auto calibration = calibrate(process, device, compute_type(options), work);
     if (process.rank() == 0) {
       store_calibration(file, calibration);
-      print(arguments.has("--json")
-                ? dump_json(calibration_json(calibration), 2) + "\n"
-                : calibration_text(calibration) + "kept in " + file.string() + "\n");
+      print_output(arguments.has("--json")
+                       ? dump_json(calibration_json(calibration), 2) + "\n"
+                       : calibration_text(calibration) + "kept in " + file.string() + "\n");
     }
     process.close();
     return 0;
@@ -138,18 +137,19 @@ int run_suggest(const Arguments& arguments, const RunOptions& options, const Mac
                 int64_t devices) {
   const SuggestRequest request{.devices = devices, .memory_bytes = m.memory_bytes};
   const auto found = suggest(options, m, request);
-  print(arguments.has("--json") ? dump_json(suggestions_json(found), 2) + "\n"
-                                : suggestions_text(found, m, request));
+  print_output(arguments.has("--json") ? dump_json(suggestions_json(found), 2) + "\n"
+                                       : suggestions_text(found, m, request));
   return found.fitting.empty() ? 1 : 0;
 }
 
 int run_plan(const Arguments& arguments) {
   const std::filesystem::path file = arguments.only("RUN.toml");
-  require<UsageError>(std::filesystem::exists(file), file.string(), ": no such run file");
+  require_file(file, "run file");
   check_flags(arguments);
   const auto run = read_run_options(
       {.file = file, .environment = environ, .assignments = arguments.all("--set")});
   const auto& options = run.options;
+  if (options.model.preset.empty()) require_folder(options.model.path, "model folder (model.path)");
   const int64_t processes =
       arguments.integer(arguments.has("--devices") ? "--devices" : "--nproc", 1, 1);
   if (arguments.has("--calibrate")) return run_calibrate(arguments, options, processes);
@@ -176,13 +176,14 @@ int run_plan(const Arguments& arguments) {
     auto json = plan_json(plan, known, &m);
     if (explain) json["terms"] = terms_json(terms);
     if (arguments.has("--memory")) json["fits"] = too_large.empty();
-    print(dump_json(json, 2) + "\n");
+    print_output(dump_json(json, 2) + "\n");
   } else {
-    print(plan_text(plan, known, &m));
-    if (explain) print(terms_text(terms, *time));
+    print_output(plan_text(plan, known, &m));
+    if (explain) print_output(terms_text(terms, *time));
     if (arguments.has("--memory"))
-      print("\n" + (too_large.empty() ? "every rank fits into " + arguments.text("--memory") + "\n"
-                                      : too_large));
+      print_output("\n" + (too_large.empty()
+                               ? "every rank fits into " + arguments.text("--memory") + "\n"
+                               : too_large));
   }
   return too_large.empty() ? 0 : 1;
 }

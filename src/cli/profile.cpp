@@ -1,4 +1,3 @@
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -7,6 +6,8 @@
 #include "base/files.h"
 #include "cli/command.h"
 #include "cli/commands.h"
+#include "cli/inputs.h"
+#include "cli/output.h"
 #include "cli/profile_control.h"
 #include "insight/hta.h"
 #include "insight/queries.h"
@@ -19,8 +20,6 @@ namespace fs = std::filesystem;
 using insight::Queries;
 using insight::Run;
 using insight::Scope;
-
-void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 void write_csv(const Queries& queries, const Json& summary, const Scope& scope,
                const fs::path& folder) {
@@ -36,13 +35,14 @@ void write_csv(const Queries& queries, const Json& summary, const Scope& scope,
 
 int run_summary(const Arguments& arguments, const fs::path& where) {
   const auto cores = static_cast<int64_t>(std::max(1U, std::thread::hardware_concurrency()));
+  require_file_or_folder(where);
   auto run = std::make_shared<Run>(Run::find({where}));
   run->load(static_cast<int>(arguments.integer("--jobs", cores, 1)));
   Scope scope;
   if (arguments.has("--rank")) scope.rank = arguments.integer("--rank", 0, 0);
   if (arguments.has("--step")) scope.step = arguments.integer("--step", 0, 0);
   if (arguments.has("--hta")) {
-    print(dump_json(insight::hta_json(*run), 2) + "\n");
+    print_output(dump_json(insight::hta_json(*run), 2) + "\n");
     return 0;
   }
   const Queries queries(run);
@@ -53,11 +53,11 @@ int run_summary(const Arguments& arguments, const fs::path& where) {
   for (const auto& expression : expressions) failed = insight::holds(summary, expression) || failed;
   if (arguments.has("--csv")) {
     write_csv(queries, summary, scope, arguments.text("--csv"));
-    print("tables written to " + arguments.text("--csv") + "\n");
+    print_output("tables written to " + arguments.text("--csv") + "\n");
   } else if (arguments.has("--json")) {
-    print(dump_json(summary, 2) + "\n");
+    print_output(dump_json(summary, 2) + "\n");
   } else {
-    print(insight::report_text(summary, top));
+    print_output(insight::report_text(summary, top));
   }
   return failed ? 1 : 0;
 }

@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <csignal>
-#include <cstdio>
 #include <filesystem>
 #include <thread>
 
@@ -13,6 +12,7 @@
 #include "base/files.h"
 #include "base/format.h"
 #include "base/log.h"
+#include "cli/output.h"
 #include "train/dynamic_profile.h"
 #include "train/run_options.h"
 
@@ -85,8 +85,6 @@ std::string describe(const Json& status) {
   return text + "\n";
 }
 
-void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
-
 /// Waits for the run's answer to request `id`, and with `whole` until its trace is written.
 int wait_for(const RunFolder& run, const std::string& id, bool whole, double limit_s) {
   const double begin = steady_seconds();
@@ -99,7 +97,7 @@ int wait_for(const RunFolder& run, const std::string& id, bool whole, double lim
     const auto message = text_of(status, "message");
     if (!message.empty()) fail(message);
     if (whole && state != "IDLE") continue;
-    print(describe(status));
+    print_output(describe(status));
     return 0;
   }
   fail("no answer within ", limit_s,
@@ -160,7 +158,7 @@ int run_profile_control(const Arguments& arguments) {
   const auto run = open_run(arguments.positional()[1]);
   if (verb == "start") return start(arguments, run);
   if (verb == "stop") return stop(arguments, run);
-  print(describe(run.status()));
+  print_output(describe(run.status()));
   return 0;
 }
 

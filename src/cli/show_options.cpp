@@ -1,7 +1,6 @@
-#include <cstdio>
-
 #include "base/option_docs.h"
 #include "cli/commands.h"
+#include "cli/output.h"
 #include "train/run_options.h"
 
 namespace triptych {
@@ -22,7 +21,7 @@ int print_run_options(bool json, bool markdown) {
   } else {
     text = options_text(run_schema());
   }
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  print_output(text);
   return 0;
 }
 

@@ -2,13 +2,17 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
+#include <csignal>
 #include <filesystem>
 #include <optional>
 
 #include "base/log.h"
+#include "base/signals.h"
+#include "base/terminal.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
+#include "cli/inputs.h"
+#include "cli/output.h"
 #include "cli/version.h"
 #include "kernels/memory_report.h"
 #include "parallel/launch_environment.h"
@@ -25,11 +29,9 @@
 namespace triptych {
 namespace {
 
-void print(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
-
 ResolvedRun read_run(const Arguments& arguments) {
   const std::filesystem::path file = arguments.only("RUN.toml");
-  require<UsageError>(std::filesystem::exists(file), file.string(), ": no such run file");
+  require_file(file, "run file");
   return read_run_options(
       {.file = file, .environment = environ, .assignments = arguments.all("--set")});
 }
@@ -38,6 +40,7 @@ ResolvedRun read_run(const Arguments& arguments) {
 Profiler::Settings profile_settings(const RunOptions& options, const std::string& tools_json) {
   Profiler::Settings settings{.profile = options.profile, .version = version_text()};
   if (tools_json.empty()) return settings;
+  require_file(tools_json, "tools.json");
   require<UsageError>(options.profile.mode == ProfileMode::kOff, "--tools-json ", tools_json,
                       ": the run file has a [profile] of its own; one of the two");
   const auto tools = read_tools_json(read_json(tools_json), tools_json);
@@ -69,8 +72,19 @@ std::string dry_plan_text(const Arguments& arguments, const RunOptions& options)
   return text.substr(0, text.find_last_not_of('\n') + 1);
 }
 
+/// What a stop signal says at once; of one rank. On a terminal ^C stands in a line of its own.
+SignalWords signal_words(const LaunchEnvironment& environment) {
+  if (environment.rank != 0) return {};
+  const bool terminal = is_terminal(Stream::kStderr);
+  return {.nothing_to_save = terminal ? "\nstopped before the first step; start again to go on\n"
+                                      : "stopped before the first step; start again to go on\n",
+          .stopping = terminal ? "\nfinishing the step to save it; again: stop without saving\n"
+                               : "finishing the step to save it; again: stop without saving\n"};
+}
+
 int train_here(const LaunchEnvironment& environment, const ResolvedRun& run, bool overwrite,
                const Profiler::Settings& profile) {
+  SignalFlags signals(SignalFlags::Until::kWorkBegins, kExitStopped, signal_words(environment));
   ProcessContext process(environment, process_options(run.options));
   try {
     StepObservers observers;
@@ -78,7 +92,7 @@ int train_here(const LaunchEnvironment& environment, const ResolvedRun& run, boo
         std::make_shared<MemoryWindows>(process, profile.profile.memory, run.options.output));
     if (auto profiler = make_profiler(process, run.options, profile))
       observers.push_back(std::move(profiler));
-    const int status = train(process, run, overwrite, version_text(), observers);
+    const int status = train(process, run, overwrite, version_text(), signals, observers);
     observers.clear();
     process.close();
     return status;
@@ -145,6 +159,7 @@ int run_train(const Arguments& arguments) {
   if (arguments.has("--options"))
     return print_run_options(arguments.has("--json"), arguments.has("--markdown"));
   const auto run = read_run(arguments);
+  check_inputs(run.options);
   const auto profile = profile_settings(run.options, arguments.text("--tools-json"));
   if (arguments.has("--dry-run")) {
     if (arguments.has("--nproc") || arguments.has("--nnodes")) {
@@ -154,12 +169,13 @@ int run_train(const Arguments& arguments) {
       if (!advice.empty()) log_warning("{}", advice);
     }
     const auto found = check_run(run);
-    print(arguments.has("--origin") ? options_origin_text(refer(run.options), run.origins)
-                                    : options_toml(refer(run.options)));
+    print_output(arguments.has("--origin") ? options_origin_text(refer(run.options), run.origins)
+                                           : options_toml(refer(run.options)));
     log_message(LogLevel::kInfo, found.substr(0, found.size() - 1));
     log_message(LogLevel::kInfo, dry_plan_text(arguments, run.options));
     return 0;
   }
+  std::signal(SIGPIPE, SIG_IGN);  // a run goes on when nobody reads what it says: `| head`
   const auto environment = read_launch_environment();
   const auto workers = workers_to_start(arguments, environment, run.options);
   if (!workers) return train_here(environment, run, arguments.has("--overwrite"), profile);
@@ -194,9 +210,9 @@ Command train_command() {
       {"--markdown", "", "with --options: as the page docs/options.md"},
   };
   command.details =
-      "SIGINT, SIGTERM and SIGUSR1 save a checkpoint after the running step and end with status "
-      "75; "
-      "SIGUSR2 saves and goes on. The same command goes on from the newest checkpoint. -v adds a "
+      "SIGINT, SIGTERM, SIGUSR1 and SIGHUP save a checkpoint after the running step and end with "
+      "status 75; SIGUSR2 saves and goes on. The same command goes on from the newest checkpoint. "
+      "-v adds a "
       "line for every step: its samples and tokens, the wait for data, the tensor memory.";
   command.example = "triptych train examples/quickstart/run.toml --set train.steps=100";
   command.status =

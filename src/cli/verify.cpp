@@ -1,8 +1,8 @@
 #include "train/verify.h"
 
-#include <cstdio>
-
 #include "cli/commands.h"
+#include "cli/inputs.h"
+#include "cli/output.h"
 #include "parallel/process_context.h"
 
 namespace triptych {
@@ -11,10 +11,12 @@ namespace {
 int run_verify(const Arguments& arguments) {
   const at::Device device(arguments.text("--device", "cpu"));
   require_device(device);
-  const auto table = verify_folder(arguments.only("FOLDER"), device);
+  const auto& folder = arguments.only("FOLDER");
+  require_folder(folder, "folder");
+  const auto table = verify_folder(folder, device);
   const std::string text =
       arguments.has("--json") ? dump_json(table.json(), 2) + "\n" : table.text();
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  print_output(text);
   return table.ok() ? 0 : 1;
 }
 

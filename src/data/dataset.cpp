@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/utf8.h"
 
 namespace triptych {
 namespace {
@@ -71,8 +72,9 @@ std::string Dataset::find_media(const std::string& written, int32_t source,
   if (is_file(first)) return first.string();
   const auto second = run_folder_ / written;
   if (is_file(second)) return second.string();
-  fail<DataError>(origin, ": '", written, "' is missing; looked for ", first.string(),
-                  first == second ? "" : " and ", first == second ? "" : second.string());
+  const auto shown = [](const std::string& path) { return escape_controls(path, true); };
+  fail<DataError>(origin, ": '", shown(written), "' is missing; looked for ", shown(first.string()),
+                  first == second ? "" : " and ", first == second ? "" : shown(second.string()));
 }
 
 }  // namespace triptych

@@ -127,7 +127,7 @@ class Indexer {
       if (c == '"') {
         if (!string()) {
           stop("the file ends inside a string of record {} (line {}); is it cut off?",
-               index_.spans.size(), line);
+               next_record(), line);
           return false;
         }
         continue;
@@ -144,7 +144,7 @@ class Indexer {
       ++at_;
     }
     if (depth > 0) {
-      stop("the file ends inside record {} (line {}); is it cut off?", index_.spans.size(), line);
+      stop("the file ends inside record {} (line {}); is it cut off?", next_record(), line);
       return false;
     }
     const auto record = trimmed(text_.substr(begin, at_ - begin));
@@ -152,12 +152,14 @@ class Indexer {
       if (at_ >= text_.size()) {
         stop("the array has no end; expected ']' after {} records", index_.spans.size());
       } else {
-        stop("found {} where record {} should begin", shown(text_[at_]), index_.spans.size());
+        stop("found {} where record {} should begin", shown(text_[at_]), next_record());
       }
       return false;
     }
     return add(begin, begin + record.size(), line);
   }
+
+  size_t next_record() const { return index_.spans.size() + 1; }
 
   bool string() {
     for (++at_; at_ < text_.size(); ++at_) {
@@ -177,7 +179,7 @@ class Indexer {
 
   bool separator(bool& more) {
     if (at_ >= text_.size()) {
-      stop("the array has no end; expected ',' or ']' after record {}", index_.spans.size() - 1);
+      stop("the array has no end; expected ',' or ']' after record {}", index_.spans.size());
       return false;
     }
     more = text_[at_] == ',';
@@ -199,7 +201,7 @@ RecordIndex index_records(std::string_view text, std::string_view name) {
 
 std::string record_origin(std::string_view name, RecordLayout layout, int64_t i, int64_t line) {
   return layout == RecordLayout::kLines ? fmt::format("{}:{}", name, line)
-                                        : fmt::format("{}:{}: record {}", name, line, i);
+                                        : fmt::format("{}:{}: record {}", name, line, i + 1);
 }
 
 RecordFile::RecordFile(const std::filesystem::path& path, std::string shown_as)

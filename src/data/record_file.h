@@ -52,7 +52,8 @@ class RecordFile {
   std::string_view text(int64_t i) const;
   int64_t line(int64_t i) const { return index_.spans[static_cast<size_t>(i)].line; }
 
-  /// "name:line" for JSONL, "name:line: record i" for an array, where lines say little.
+  /// "name:line" for JSONL, "name:line: record i" for an array, where lines say little. Messages
+  /// count records from 1, as lines.
   std::string origin(int64_t i) const;
 
  private:

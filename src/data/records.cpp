@@ -269,7 +269,7 @@ class Converter {
   void check_turns() const {
     const auto& turns = conversation_.messages;
     const auto turn_words = [&](size_t i) {
-      return fmt::format("turn {}", i - (system_column_ ? 1 : 0));
+      return fmt::format("turn {}", i + (system_column_ ? 0 : 1));  // from 1, as lines
     };
     size_t i = turns[0].role == "system" ? 1 : 0;
     bool answered = true;  // a question may follow
@@ -296,9 +296,8 @@ class Converter {
       }
     }
     if (turns.back().role != "assistant") {
-      errors_.bad_words(
-          fmt::format("turn {}, the last", turns.size() - 1 - (system_column_ ? 1 : 0)),
-          turns.back().role, "assistant");
+      errors_.bad_words(turn_words(turns.size() - 1) + ", the last", turns.back().role,
+                        "assistant");
     }
   }
 

@@ -46,7 +46,7 @@ void on_signal(int signal) {
 /// Routes the signals of a launcher into a pipe while it lives.
 class SignalPipe {
  public:
-  static constexpr std::array kSignals = {SIGCHLD, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+  static constexpr std::array kSignals = {SIGCHLD, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGHUP};
 
   SignalPipe() {
     int ends[2];
@@ -58,7 +58,8 @@ class SignalPipe {
       struct sigaction action{};
       action.sa_handler = on_signal;
       action.sa_flags = SA_RESTART;
-      ::sigaction(kSignals[i], &action, &before_[i]);
+      ::sigaction(kSignals[i], nullptr, &before_[i]);
+      if (!stays_ignored(i)) ::sigaction(kSignals[i], &action, nullptr);
     }
   }
   ~SignalPipe() {
@@ -67,6 +68,13 @@ class SignalPipe {
   }
   SignalPipe(const SignalPipe&) = delete;
   SignalPipe& operator=(const SignalPipe&) = delete;
+
+  /// In a worker before exec: what the handlers had taken over is as it was for any program.
+  void reset_in_child() const {
+    for (size_t i = 0; i < kSignals.size(); ++i) {
+      if (!stays_ignored(i)) ::signal(kSignals[i], SIG_DFL);
+    }
+  }
 
   int fd() const { return read_.get(); }
   std::vector<int> take() const {
@@ -77,6 +85,11 @@ class SignalPipe {
   }
 
  private:
+  /// nohup's wish, for the workers as well.
+  bool stays_ignored(size_t i) const {
+    return kSignals[i] == SIGHUP && before_[i].sa_handler == SIG_IGN;
+  }
+
   Descriptor read_, write_;
   std::array<struct sigaction, kSignals.size()> before_{};
 };
@@ -202,7 +215,10 @@ class Crew {
       poll_once();
       for (const int signal : signals_.take()) {
         if (signal == SIGCHLD) continue;
-        signalled = signalled || signal != SIGUSR2;  // SIGUSR2 saves and goes on
+        if (signal != SIGUSR2) {  // that saves and goes on
+          signalled = true;
+          stop_signals_.push_back(signal);
+        }
         kill_all(signal);
       }
       reap();
@@ -241,7 +257,7 @@ class Crew {
       ::setpgid(0, 0);  // a terminal's Ctrl-C reaches the workers once, through us
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
       if (::getppid() != parent) ::_exit(kExitFailed);
-      for (const int signal : SignalPipe::kSignals) ::signal(signal, SIG_DFL);
+      signals_.reset_in_child();
       if (const int null = ::open("/dev/null", O_RDONLY); null >= 0) ::dup2(null, STDIN_FILENO);
       if (rank > 0) {
         ::dup2(write_ends[0].get(), STDOUT_FILENO);
@@ -278,12 +294,20 @@ class Crew {
     for (auto& line : lines_) line.pump();
   }
 
+  /// Our first signal met a worker that had not taken signals over yet: nothing was lost.
+  bool ended_too_early(int status) const {
+    return stop_signals_.size() == 1 && WIFSIGNALED(status) &&
+           WTERMSIG(status) == stop_signals_.front();
+  }
+
   void reap() {
     for (auto& worker : workers_) {
       int status = 0;
       if (!worker.running || ::waitpid(worker.pid, &status, WNOHANG) != worker.pid) continue;
       worker.running = false;
-      const int code = WIFEXITED(status) ? WEXITSTATUS(status) : kExitFailed;
+      const int code = WIFEXITED(status)         ? WEXITSTATUS(status)
+                       : ended_too_early(status) ? kExitStopped
+                                                 : kExitFailed;
       stopped_ = stopped_ || code == kExitStopped;
       if (code == 0 || code == kExitStopped) continue;
       if (!deadline_) {
@@ -305,6 +329,7 @@ class Crew {
   std::vector<LinePrefixer> lines_;
   std::string failure_;  // the first by time
   int failure_status_ = kExitFailed;
+  std::vector<int> stop_signals_;  // passed on so far
   bool stopped_ = false, followers_ = false, killed_ = false;
   std::optional<Clock::time_point> deadline_;
 };

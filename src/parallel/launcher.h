@@ -25,7 +25,9 @@ struct WorkerOptions {
 ///   MASTER_ADDR, MASTER_PORT; also TRIPTYCH_RESTART, the number of restarts so far, and
 ///   OMP_NUM_THREADS unless it was set. Host k has the ranks from k * processes on.
 /// - Rank 0 has our standard output and error; lines of the others come with "[rank n] " in front.
-/// - SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 go to every worker; the first of them rules out restarts.
+/// - SIGINT, SIGTERM, SIGUSR1, SIGUSR2 and SIGHUP (unless ignored, as under nohup) go to every
+///   worker; all but SIGUSR2 rule out restarts. A worker that such a signal ends before it could
+///   take it over counts as ended with 75.
 /// - When a worker fails, the others get `grace_s` to end by themselves (they learn of it through
 ///   the store) and are then killed. The failure that came first is reported.
 /// - When this process is killed, the kernel kills the workers.

@@ -1,9 +1,15 @@
 #include "train/assistant.h"
 
+#include <ATen/ops/isfinite.h>
+
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "base/error.h"
 #include "base/files.h"
+#include "base/format.h"
+#include "base/progress.h"
 #include "train/train_step.h"
 
 namespace triptych {
@@ -34,17 +40,20 @@ std::vector<int32_t> stop_tokens(const fs::path& folder, const QwenProcessor& pr
   const auto file = folder / "generation_config.json";
   if (fs::exists(file)) {
     const auto config = read_json(file);
-    const auto eos = config.contains("eos_token_id") ? config["eos_token_id"] : Json();
-    if (eos.is_number_integer()) tokens.push_back(eos.get<int32_t>());
-    if (eos.is_array()) {
-      for (const auto& id : eos) tokens.push_back(id.get<int32_t>());
+    const auto found = config.is_object() ? config.value("eos_token_id", Json()) : Json();
+    for (const auto& id : found.is_null() || found.is_array() ? found : Json::array({found})) {
+      require<DataError>(
+          id.is_number_integer() && id >= 0 && id <= std::numeric_limits<int32_t>::max(),
+          file.string(), ": eos_token_id holds ", dump_json(id), ", a token's number is expected");
+      tokens.push_back(id.get<int32_t>());
     }
   }
   return tokens;
 }
 
-std::unique_ptr<QwenProcessor> make_reader(const fs::path& folder, bool prompt) {
-  const auto& chat = select_chat_template("auto", folder, "qwen2_5_vl");
+std::unique_ptr<QwenProcessor> make_reader(const AssistantRequest& request, bool prompt) {
+  const auto& folder = request.model;
+  const auto& chat = select_chat_template(request.chat_template, folder, "qwen2_5_vl");
   return std::make_unique<QwenProcessor>(
       Tokenizer::from_folder(folder), chat, read_vision_options(folder),
       EncodeOptions{.render = {.add_generation_prompt = prompt}});
@@ -55,6 +64,19 @@ std::string trimmed(const std::string& text) {
   const auto begin = text.find_first_not_of(kSpace);
   if (begin == std::string::npos) return "";
   return text.substr(begin, text.find_last_not_of(kSpace) - begin + 1);
+}
+
+/// Which weights make the model's output NaN or infinite; looked for only then.
+std::string nonfinite_words(const LoadedModel& loaded) {
+  std::string first;
+  int64_t count = 0;
+  for (const auto& parameter : loaded.model.parameters) {
+    if (at::isfinite(parameter->value).all().item<bool>()) continue;
+    if (count++ == 0) first = parameter->name;
+  }
+  if (count == 0) return "; the weights are. Does --precision fp32 help?";
+  return fmt::format(": the weights '{}' hold NaN or infinity ({})", first,
+                     counted(count, "such tensor"));
 }
 
 std::string text_of(const Message& message) {
@@ -68,8 +90,8 @@ std::string text_of(const Message& message) {
 Assistant::Assistant(const AssistantRequest& request)
     : device_(request.device),
       loaded_(load(request)),
-      prompts_(make_reader(request.model, true)),
-      records_(make_reader(request.model, false)),
+      prompts_(make_reader(request, true)),
+      records_(make_reader(request, false)),
       stop_tokens_(stop_tokens(request.model, *prompts_)) {}
 
 FlowRequest Assistant::flow_request() const {
@@ -89,10 +111,14 @@ std::string Assistant::answer(const Conversation& conversation, GenerateOptions 
     text += piece;
     if (on_text && !piece.empty()) on_text(piece);
   };
-  generate(*loaded_.family, loaded_.model, prompt, options, flow_request(), [&](int32_t token) {
-    emit(decoder.add(token));
-    return true;
-  });
+  try {
+    generate(*loaded_.family, loaded_.model, prompt, options, flow_request(), [&](int32_t token) {
+      emit(decoder.add(token));
+      return true;
+    });
+  } catch (const NonfiniteOutput& error) {
+    fail(conversation.origin, ": ", error.what(), nonfinite_words(loaded_));
+  }
   emit(decoder.finish());
   return text;
 }
@@ -100,6 +126,8 @@ std::string Assistant::answer(const Conversation& conversation, GenerateOptions 
 Assistant::Loss Assistant::loss(const Conversation& conversation) const {
   const auto sum = evaluate_loss(loaded_, {.rows = {{{records_->make(conversation)}}}},
                                  {.device = device_, .dtype = flow_request().dtype});
+  if (!std::isfinite(sum.loss))
+    fail(conversation.origin, ": the loss is not finite", nonfinite_words(loaded_));
   return {.sum = sum.loss, .tokens = static_cast<int64_t>(sum.tokens)};
 }
 

@@ -20,6 +20,7 @@ struct AssistantRequest {
   at::Device device = at::kCPU;
   std::optional<at::ScalarType> dtype;  ///< absent: fp32 for weights stored so, else bf16
   std::string video_position_rule = "max_hw";
+  std::string chat_template = "auto";  ///< as data.template
 };
 
 class Assistant {

@@ -1,5 +1,7 @@
 #include "train/check_run.h"
 
+#include "base/error.h"
+#include "base/files.h"
 #include "base/format.h"
 #include "base/progress.h"
 #include "train/loaded_model.h"
@@ -33,7 +35,38 @@ std::string describe_first_rows(const RunOptions& options, const Dataset& datase
                      counted(samples, "sample"), counted(tokens, "token"), media);
 }
 
+void check_sources(const std::vector<DataSourceOptions>& sources, std::string_view name,
+                   Problems& problems) {
+  for (size_t i = 0; i < sources.size(); ++i) {
+    const auto& source = sources[i];
+    const auto file = file_problem(source.path, "file of records");
+    problems.check(file.empty(), name, ".", i, ".path: ", source.path.string(), ": ", file);
+    if (source.media.empty()) continue;
+    const auto folder = folder_problem(source.media, "folder of media");
+    problems.check(folder.empty(), name, ".", i, ".media: ", source.media.string(), ": ", folder);
+  }
+}
+
 }  // namespace
+
+void check_inputs(const RunOptions& options) {
+  Problems problems;
+  const auto folder = [&](std::string_view key, const std::filesystem::path& path,
+                          std::string_view what) {
+    const auto problem = path.empty() ? std::string() : folder_problem(path, what);
+    problems.check(problem.empty(), key, ": ", path.string(), ": ", problem);
+  };
+  std::error_code error;
+  problems.check(!std::filesystem::exists(options.output, error) ||
+                     std::filesystem::is_directory(options.output, error),
+                 "output: ", options.output.string(), ": is a file, a folder is expected");
+  folder("model.path", options.model.path, "model folder");
+  check_sources(options.data.train, "data.train", problems);
+  check_sources(options.data.validation, "data.validation", problems);
+  if (const auto* path = std::get_if<std::filesystem::path>(&options.checkpoint.resume))
+    folder("checkpoint.resume", *path, "checkpoint folder");
+  problems.throw_if_any();
+}
 
 std::string check_run(const ResolvedRun& run) {
   const auto& options = run.options;

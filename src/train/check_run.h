@@ -11,4 +11,8 @@ namespace triptych {
 /// train (train/trainer.h)
 std::string check_run(const ResolvedRun& run);
 
+/// Every file and folder that the run file names must be there, and `output` may be made.
+/// @throws UsageError that lists all that are not
+void check_inputs(const RunOptions& options);
+
 }  // namespace triptych

@@ -1,13 +1,14 @@
 #include "train/generator.h"
 
 #include <ATen/ops/argmax.h>
+#include <ATen/ops/max.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/sort.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
 #include <algorithm>
+#include <cmath>
 
-#include "base/error.h"
 #include "base/random.h"
 #include "train/run_layers.h"
 
@@ -18,6 +19,8 @@ int32_t choose_token(const at::Tensor& logits_V, const GenerateOptions& options,
   auto scores_V =
       logits_V.to(at::kCPU, at::kFloat, /*non_blocking=*/false, /*copy=*/true).contiguous();
   auto* scores = scores_V.mutable_data_ptr<float>();
+  require<NonfiniteOutput>(std::isfinite(scores_V.max().item<float>()),
+                           "the model's logits are not finite");  // max passes NaN on
   if (options.repetition_penalty != 1) {
     std::vector<int32_t> seen(history.begin(), history.end());
     std::sort(seen.begin(), seen.end());

@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "base/error.h"
 #include "data/sample.h"
 #include "train/family.h"
 
@@ -21,9 +22,16 @@ struct GenerateOptions {
 /// Called with each new token as it comes; returns false to stop.
 using TokenCallback = std::function<bool(int32_t token)>;
 
+/// The model answers with NaN or infinity.
+class NonfiniteOutput : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Continues a prompt with key/value caches; no gradient is kept.
 /// @param prompt  tokens with placeholders expanded, and media; labels are not looked at.
 /// @return        the new tokens, without the stop token.
+/// @throws NonfiniteOutput
 /// Source of the order (penalty, temperature, top-p, softmax in fp32): transformers' generation.
 std::vector<int32_t> generate(const Family& family, const Model& model, const Sample& prompt,
                               const GenerateOptions& options, const FlowRequest& request,
@@ -32,6 +40,7 @@ std::vector<int32_t> generate(const Family& family, const Model& model, const Sa
 /// The next token from a row of logits [V]; a function of logits, options and draw alone.
 /// @param history  tokens that the repetition penalty counts.
 /// @param draw     in [0, 1).
+/// @throws NonfiniteOutput when the largest logit is none or infinite
 int32_t choose_token(const at::Tensor& logits_V, const GenerateOptions& options,
                      std::span<const int32_t> history, double draw);
 

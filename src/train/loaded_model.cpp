@@ -46,6 +46,16 @@ void check_against_folder(const LoadedModel& loaded, const HubFolder& folder) {
     expected.push_back(
         {it == stored_name.end() ? parameter->name : it->second, parameter->full_shape});
   }
+  for (const auto& tensor : expected) {
+    if (!folder.contains(tensor.name)) continue;
+    const auto type = folder.at(tensor.name).type;
+    require<DataError>(type == StoredType::kF32 || type == StoredType::kBF16 ||
+                           type == StoredType::kF16 || type == StoredType::kF64,
+                       folder.path().string(), ": tensor '", tensor.name, "' is ",
+                       stored_type_name(type),
+                       "; weights are read as F32, BF16, F16 or F64: quantized models are not "
+                       "supported");
+  }
   auto comparison = compare_tensors(expected, folder);
   std::erase_if(comparison.unexpected, [&](const auto& name) {
     return may_be_ignored(loaded.family->canonical_name(name), parameters);

@@ -10,7 +10,6 @@
 #include "base/clock.h"
 #include "base/format.h"
 #include "base/log.h"
-#include "base/signals.h"
 #include "base/trace_scope.h"
 #include "checkpoint/checkpoint_writer.h"
 #include "kernels/cpu_allocator.h"
@@ -36,7 +35,7 @@ class Trainer {
   Trainer(ProcessContext& process, const ResolvedRun& run, const std::optional<Checkpoint>& resume,
           const StepObservers& observers);
 
-  int run();
+  int run(SignalFlags& signals);
 
  private:
   void announce() const;
@@ -161,13 +160,13 @@ void Trainer::announce() const {
     log_info("{}", describe_stages(loaded_, pipeline_shape(options_, data_group_.size())));
 }
 
-int Trainer::run() {
+int Trainer::run(SignalFlags& signals) {
   announce();
-  SignalFlags signals;
   reset_memory_peak();  // what loading took is no step's
   for (const auto& observer : observers_)
     observer->model_is_there(
         {.model = loaded_, .first_step = state_.step + 1, .last_step = steps_});
+  signals.work_begins();
   while (state_.step < steps_) {
     for (const auto& observer : observers_) observer->step_begins(state_.step + 1);
     one_step();
@@ -354,7 +353,8 @@ void Trainer::finish() {
 }
 
 int train_observed(ProcessContext& process, const ResolvedRun& run, bool overwrite,
-                   const std::string& version, const StepObservers& observers) {
+                   const std::string& version, const StepObservers& observers,
+                   SignalFlags& signals) {
   const auto& options = run.options;
   const auto layout = check_layout(options, process.world_size(), process.local_world_size());
   process.set_mesh(layout.mesh);
@@ -368,7 +368,7 @@ int train_observed(ProcessContext& process, const ResolvedRun& run, bool overwri
   open_memory_books(process.rank(), options, device_of(options, process.local_rank()));
   for (const auto& observer : observers) observer->run_opens();
   try {
-    return Trainer(process, run, resume, observers).run();
+    return Trainer(process, run, resume, observers).run(signals);
   } catch (const std::exception& error) {
     if (const auto words = out_of_memory_words(error); !words.empty()) throw OutOfMemory(words);
     throw;
@@ -378,9 +378,9 @@ int train_observed(ProcessContext& process, const ResolvedRun& run, bool overwri
 }  // namespace
 
 int train(ProcessContext& process, const ResolvedRun& run, bool overwrite,
-          const std::string& version, const StepObservers& observers) {
+          const std::string& version, SignalFlags& signals, const StepObservers& observers) {
   try {
-    const int status = train_observed(process, run, overwrite, version, observers);
+    const int status = train_observed(process, run, overwrite, version, observers, signals);
     for (const auto& observer : observers) observer->run_ends(nullptr);
     return status;
   } catch (const std::exception& error) {

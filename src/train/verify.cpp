@@ -129,7 +129,14 @@ VerifyTable verify_folder(const std::filesystem::path& folder, at::Device device
   VerifyTable table;
   require<DataError>(family == "qwen2_5_vl", file.string(), ": family ", family.dump(),
                      " is not known; known: \"qwen2_5_vl\"");
-  verify_qwen2_5_vl(folder, manifest, device, table);
+  try {
+    verify_qwen2_5_vl(folder, manifest, device, table);
+  } catch (const Json::exception& error) {  // a value that is missing or of another kind
+    fail<DataError>(file.string(), ": is not as the script writes it: ", error.what());
+  } catch (const c10::Error& error) {
+    fail<DataError>(folder.string(), ": a tensor is not of the shape or kind that is expected: ",
+                    error.what_without_backtrace());
+  }
   return table;
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
+#include <limits>
 #include <map>
 #include <numeric>
 
@@ -283,15 +284,24 @@ class QwenVerifier {
     for (size_t i = 0; i < prompts.rows.size(); ++i) {
       GenerateOptions options{.max_new_tokens = sequences.size(1) - width,
                               .stop_tokens = {static_cast<int32_t>(options_.text.vocab_size - 1)}};
-      const auto answer = generate(*loaded.family, loaded.model, prompts.rows[i].samples.front(),
-                                   options, {.device = device_});
+      const auto quantity = fmt::format("generated ids {}", i);
+      std::vector<int32_t> answer;
+      try {
+        answer = generate(*loaded.family, loaded.model, prompts.rows[i].samples.front(), options,
+                          {.device = device_});
+      } catch (const NonfiniteOutput& error) {
+        table_.add({.quantity = quantity,
+                    .error = std::numeric_limits<double>::infinity(),
+                    .note = error.what()});
+        continue;
+      }
       auto wanted =
           to_list(sequences[static_cast<int64_t>(i)].narrow(0, width, options.max_new_tokens));
       wanted.resize(
           std::min(wanted.size(), answer.size() + (answer.size() < wanted.size() ? 1 : 0)));
       if (wanted.size() > answer.size() && wanted.back() == options.stop_tokens.front())
         wanted.pop_back();
-      table_.compare_exactly(fmt::format("generated ids {}", i), Json(answer), Json(wanted));
+      table_.compare_exactly(quantity, Json(answer), Json(wanted));
     }
   }
 

@@ -32,6 +32,56 @@ TEST(Signals, WarningBeforeTheEndDoesNotCountAsSecond) {
   EXPECT_EQ(flags.stop(), StopRequest::kSaveAndStop);
 }
 
+TEST(Signals, AClosedTerminalSavesAndDoesNotHurry) {
+  SignalFlags flags;
+  std::raise(SIGHUP);
+  std::raise(SIGHUP);
+  EXPECT_EQ(flags.stop(), StopRequest::kSaveAndStop);
+  EXPECT_STREQ(flags.stop_signal(), "SIGHUP");
+}
+
+TEST(Signals, NohupStaysInForce) {
+  struct sigaction ignore{}, before{};
+  ignore.sa_handler = SIG_IGN;
+  sigaction(SIGHUP, &ignore, &before);
+  {
+    SignalFlags flags;
+    std::raise(SIGHUP);
+    EXPECT_EQ(flags.stop(), StopRequest::kNone);
+  }
+  struct sigaction after{};
+  sigaction(SIGHUP, &before, &after);
+  EXPECT_EQ(after.sa_handler, SIG_IGN);
+}
+
+TEST(Signals, BeforeTheWorkThereIsNothingToSave) {
+  const auto status_of = [](auto body) {
+    const pid_t child = fork();
+    if (child == 0) {
+      body();
+      _exit(0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  };
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) {
+    EXPECT_EQ(status_of([signal] {
+                SignalFlags flags(SignalFlags::Until::kWorkBegins, 75);
+                std::raise(signal);
+              }),
+              75);
+    EXPECT_EQ(status_of([signal] {
+                SignalFlags flags(SignalFlags::Until::kWorkBegins, 75);
+                std::raise(SIGUSR2);  // asks for a save only
+                flags.work_begins();
+                std::raise(signal);
+                _exit(flags.stop() == StopRequest::kSaveAndStop ? 3 : 4);
+              }),
+              3);
+  }
+}
+
 TEST(Signals, Usr2AsksOnceForASave) {
   SignalFlags flags;
   EXPECT_FALSE(flags.take_save_request());

@@ -53,13 +53,13 @@ TEST(RecordIndex, SaysWhereAnArrayIsBroken) {
     return problem;
   };
   EXPECT_EQ(problem_of("[{},\n{\"a\": "),
-            "f:2: the file ends inside record 1 (line 2); is it cut off?");
+            "f:2: the file ends inside record 2 (line 2); is it cut off?");
   EXPECT_EQ(problem_of("[{},\n{\"a\": \"x\\"),
-            "f:2: the file ends inside a string of record 1 (line 2); is it cut off?");
+            "f:2: the file ends inside a string of record 2 (line 2); is it cut off?");
   EXPECT_EQ(problem_of("[{},\n{}"),
-            "f:2: the array has no end; expected ',' or ']' after record 1");
-  EXPECT_EQ(problem_of("[{},\n]"), "f:2: found ']' where record 1 should begin");
-  EXPECT_EQ(problem_of("[,{}]"), "f:1: found ',' where record 0 should begin");
+            "f:2: the array has no end; expected ',' or ']' after record 2");
+  EXPECT_EQ(problem_of("[{},\n]"), "f:2: found ']' where record 2 should begin");
+  EXPECT_EQ(problem_of("[,{}]"), "f:1: found ',' where record 1 should begin");
   EXPECT_EQ(problem_of("[{}]\n\x07"), "f:2: found byte 0x07 after the end of the array");
   EXPECT_EQ(problem_of("[}"), "f:1: found '}' outside of any record");
   EXPECT_EQ(problem_of("["), "f:1: the array has no end; expected ']' after 0 records");
@@ -119,7 +119,7 @@ TEST_F(RecordFiles, ArraysNameRecordAndLine) {
   const Dataset dataset({{.path = "d.json"}}, folder_);
   EXPECT_EQ(dataset.size(), 3);
   EXPECT_THAT([&] { dataset.conversation({0, 1}); },
-              ThrowsMessage<DataError>("d.json:4: record 1: query: found 3; expected a string"));
+              ThrowsMessage<DataError>("d.json:4: record 2: query: found 3; expected a string"));
   EXPECT_THAT([&] { dataset.conversation({0, 2}); },
               ThrowsMessage<DataError>(testing::StartsWith("d.json:7:")));
 }

@@ -232,6 +232,22 @@ TEST(VisionOptions, RefusesWhatItDoesNotDo) {
       ThrowsMessage<DataError>(HasSubstr("min_pixels (9) is above max_pixels (8)")));
   EXPECT_THAT([&] { read_vision_options(folder_with(folder, R"({"image_mean": [1, 2]})")); },
               ThrowsMessage<DataError>(HasSubstr("'image_mean' must be three numbers")));
+  EXPECT_THAT([&] { read_vision_options(folder_with(folder, R"({"image_std": [1, 0, 1]})")); },
+              ThrowsMessage<DataError>(HasSubstr("'image_std' must be above 0, got 0")));
+}
+
+TEST(VisionOptions, PatchesAreThoseOfTheModel) {
+  const Scratch folder;
+  write_file_atomically(
+      folder / "config.json",
+      R"({"vision_config": {"patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2}})");
+  read_vision_options(folder_with(folder, R"({"patch_size": 14, "merge_size": 2})"));
+  for (const auto& [written, said] : std::vector<std::pair<std::string, std::string>>{
+           {R"({"patch_size": 16})", "patch_size is 16, vision_config.patch_size of "},
+           {R"({"merge_size": 3})", "merge_size is 3, vision_config.spatial_merge_size of "},
+           {R"({"temporal_patch_size": 1})", "temporal_patch_size is 1, vision_config.temporal_"}})
+    EXPECT_THAT([&] { read_vision_options(folder_with(folder, written)); },
+                ThrowsMessage<DataError>(HasSubstr(said)));
 }
 
 TEST(VisionOptions, OverridesGoToThePreResizeWhenThereIsOne) {

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "data/sample.h"
 #include "data/text/chat_template.h"
+#include "data/text/own_template.h"
 #include "support/scratch.h"
 #include "tests/data/text_fixture.h"
 
@@ -342,6 +343,8 @@ TEST(SelectTemplate, NamesWinThenTheFolderThenTheFamily) {
   EXPECT_EQ(folder_chat_template(folder.path()), "{{ y }}");
   write_file_atomically(folder.path() / "chat_template.jinja", "{{ z }}\n");
   EXPECT_EQ(folder_chat_template(folder.path()), "{{ z }}\n");
+  write_file_atomically(folder.path() / "chat_template.jinja", qwen2_5_vl_jinja());
+  EXPECT_EQ(select("auto"), "qwen2_5_vl");
   EXPECT_THAT([&] { select("vicuna"); },
               ThrowsMessage<UsageError>(HasSubstr("known: qwen2_5_vl, chatml")));
 }

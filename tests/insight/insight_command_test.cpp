@@ -54,7 +54,7 @@ TEST_F(InsightCommand, WrongOptionsStartNothing) {
 
 TEST_F(InsightCommand, NamesWhatIsNotThere) {
   const Outcome missing = run({"insight", (folder / "nothing").string()});
-  EXPECT_EQ(missing.status, 1);
+  EXPECT_EQ(missing.status, 2);
   EXPECT_THAT(missing.err, HasSubstr("nothing"));
 }
 

@@ -77,7 +77,12 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"type", [](Json& c) { c["hidden_size"] = "big"; },
             "hidden_size = \"big\" must be a whole number"},
         Bad{"zero", [](Json& c) { c["num_hidden_layers"] = 0; },
-            "num_hidden_layers must be at least 1, got 0"},
+            "num_hidden_layers must be from 1 to 1024, got 0"},
+        // A list of so many layers would never end.
+        Bad{"layers", [](Json& c) { c["num_hidden_layers"] = 100000000; },
+            "num_hidden_layers must be from 1 to 1024, got 100000000"},
+        Bad{"large", [](Json& c) { c["vocab_size"] = int64_t{1} << 32; },
+            "vocab_size = 4294967296 must be a whole number from 0 to 268435456"},
         Bad{"heads", [](Json& c) { c["num_attention_heads"] = 27; },
             "must be a multiple of num_attention_heads 27"},
         Bad{"sections", [](Json& c) { c["rope_scaling"]["mrope_section"] = {16, 24}; },

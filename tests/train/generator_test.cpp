@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <map>
 
 #include "models/qwen2_5_vl/fields.h"
@@ -39,6 +40,18 @@ TEST(ChooseToken, TopPKeepsTheSmallestSetThatReachesIt) {
   for (int i = 0; i < 100; ++i) {
     EXPECT_EQ(choose_token(logits, {.temperature = 1, .top_p = 0.4}, {}, i / 100.0), 0);
     EXPECT_NE(choose_token(logits, {.temperature = 1, .top_p = 0.7}, {}, i / 100.0), 2);
+  }
+}
+
+TEST(ChooseToken, RefusesWhatIsNoNumber) {
+  const auto nan = std::numeric_limits<float>::quiet_NaN();
+  const auto infinity = std::numeric_limits<float>::infinity();
+  for (const double temperature : {0.0, 1.0}) {
+    for (const auto& logits : {at::tensor({0.1F, nan, 3.0F}), at::tensor({infinity, 1.0F})}) {
+      EXPECT_THROW(choose_token(logits, {.temperature = temperature}, {}, 0.5), NonfiniteOutput);
+    }
+    EXPECT_EQ(choose_token(at::tensor({-infinity, 1.0F}), {.temperature = temperature}, {}, 0.5),
+              1);
   }
 }
 

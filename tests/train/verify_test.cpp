@@ -26,11 +26,13 @@ namespace triptych {
 namespace {
 
 namespace fs = std::filesystem;
+using testing::AllOf;
 using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::StartsWith;
+using testing::ThrowsMessage;
 using testing::UnorderedElementsAre;
 
 std::vector<std::string> folders;
@@ -100,6 +102,14 @@ class VerifyInputs : public testing::Test {
   const fs::path copy_ = fs::temp_directory_path() / fmt::format("verify_test_{}", getpid());
   VerifyTable table_;
 };
+
+TEST_F(VerifyInputs, AManifestWithoutAValueIsNoFaultOfOurs) {
+  copy("grads.safetensors");
+  change_json("manifest.json", [](Json& m) { m.erase("parameters"); });
+  EXPECT_THAT([&] { verify_folder(copy_); },
+              ThrowsMessage<DataError>(AllOf(HasSubstr("manifest.json: is not as the script"),
+                                             HasSubstr("'parameters'"))));
+}
 
 TEST_F(VerifyInputs, ACopyPasses) { EXPECT_THAT(failures(), IsEmpty()) << table_.text(); }
 

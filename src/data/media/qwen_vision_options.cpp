@@ -75,6 +75,26 @@ void check_processor(const Json& config, std::string_view origin, VisionOptions&
                      "' is not one of the Qwen2VLImageProcessor family");
 }
 
+/// Patches must be those that the model was made for; without config.json nobody can tell.
+void check_against_model(const fs::path& model_folder, std::string_view origin,
+                         const VisionOptions& options) {
+  const auto path = model_folder / "config.json";
+  if (!fs::exists(path)) return;
+  const Json config = read_json(path);
+  const auto vision = config.is_object() ? config.find("vision_config") : config.end();
+  if (vision == config.end() || !vision->is_object()) return;
+  const auto check = [&](const char* ours, int64_t value, const char* theirs) {
+    const auto found = vision->find(theirs);
+    require<DataError>(found == vision->end() || !found->is_number_integer() || *found == value,
+                       origin, ": ", ours, " is ", value, ", vision_config.", theirs, " of ",
+                       path.string(), " is ", found == vision->end() ? "" : dump_json(*found),
+                       "; are the two files of one model?");
+  };
+  check("patch_size", options.patch, "patch_size");
+  check("merge_size", options.merge, "spatial_merge_size");
+  check("temporal_patch_size", options.temporal_patch, "temporal_patch_size");
+}
+
 }  // namespace
 
 VisionOptions read_vision_options(const fs::path& model_folder) {
@@ -91,6 +111,9 @@ VisionOptions read_vision_options(const fs::path& model_folder) {
   read_number(config, "temporal_patch_size", origin, options.temporal_patch);
   read_triple(config, "image_mean", origin, options.mean);
   read_triple(config, "image_std", origin, options.std);
+  for (const double std : options.std)
+    require<DataError>(std > 0, origin, ": 'image_std' must be above 0, got ", std);
+  check_against_model(model_folder, origin, options);
   if (const auto scale = config.find("rescale_factor"); scale != config.end()) {
     require<DataError>(scale->is_number() && scale->get<double>() > 0, origin,
                        ": 'rescale_factor' must be above 0, got ", dump_json(*scale));

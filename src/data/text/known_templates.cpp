@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "data/text/chat_template.h"
+#include "data/text/own_template.h"
 
 namespace triptych {
 namespace {
@@ -33,20 +34,46 @@ const std::vector<ChatTemplate>& templates() {
   return known;
 }
 
+/// Jinja drops one newline at the end of a template, so files with and without it are the same.
+std::string_view without_final_newline(std::string_view text) {
+  return text.ends_with('\n') ? text.substr(0, text.size() - 1) : text;
+}
+
 struct Published {
   uint64_t hash;  // XXH3-64 of the text without a final newline
   std::string_view name;
 };
 
-constexpr std::array kPublished = {
+constexpr std::string_view kOwnJinja = R"({%- for message in messages -%}
+{%- if loop.first and message.role != 'system' -%}
+{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}
+{%- endif -%}
+{{ '<|im_start|>' + message.role + '\n' }}
+{%- if message.content is string -%}
+{{ message.content }}
+{%- else -%}
+{%- for part in message.content -%}
+{%- if part.type == 'text' -%}
+{{ part.text }}
+{%- elif part.type == 'video' -%}
+{{ '<|vision_start|><|video_pad|><|vision_end|>' }}
+{%- else -%}
+{{ '<|vision_start|><|image_pad|><|vision_end|>' }}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{{ '<|im_end|>\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{ '<|im_start|>assistant\n' }}
+{%- endif -%}
+)";
+
+const std::array kPublished = {
     Published{0xd63c0ab8ac046a45, "qwen2_5_vl"},  // Qwen2-VL and Qwen2.5-VL, all sizes
     Published{0x4c6e807ee5fe9f4a, "chatml"},      // the usual ChatML one-liner
+    Published{xxh3_64(without_final_newline(kOwnJinja)), "qwen2_5_vl"},
 };
-
-/// Jinja drops one newline at the end of a template, so files with and without it are the same.
-std::string_view without_final_newline(std::string_view text) {
-  return text.ends_with('\n') ? text.substr(0, text.size() - 1) : text;
-}
 
 std::string joined_names() {
   std::string names;
@@ -119,6 +146,8 @@ const ChatTemplate& chat_template(std::string_view name) {
   return *found;
 }
 
+std::string_view qwen2_5_vl_jinja() { return kOwnJinja; }
+
 std::optional<std::string> folder_chat_template(const std::filesystem::path& folder) {
   constexpr uint64_t kLimitBytes = 1 << 20;
   const auto jinja = folder / "chat_template.jinja";
@@ -137,7 +166,8 @@ const ChatTemplate& select_chat_template(std::string_view setting,
   const auto found = std::ranges::find(kPublished, hash, &Published::hash);
   require<UsageError>(found != kPublished.end(), folder.string(), ": the chat template (XXH3 ",
                       hex64(hash), ") is none of those known here; if it means the same as one of ",
-                      joined_names(), ", say so with data.template = \"", family_default, "\"");
+                      joined_names(), ", say so with data.template = \"", family_default,
+                      "\" in the run file, or --template ", family_default);
   return chat_template(found->name);
 }
 

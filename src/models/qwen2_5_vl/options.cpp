@@ -11,6 +11,10 @@ namespace triptych::qwen2_5_vl {
 
 namespace {
 
+// Far above every published model. Products of sizes stay in range, and a list of layers can be
+// made.
+constexpr int64_t kLargestSize = int64_t{1} << 28, kMostLayers = 1024;
+
 /// Reads keys of one JSON object; messages name file and path of the key.
 class Reader {
  public:
@@ -20,9 +24,9 @@ class Reader {
     const Json* value = find(key);
     if (value == nullptr) return missing(key, fallback);
     require(value->is_number_integer() && value->get<int64_t>() >= 0 &&
-                value->get<int64_t>() < (int64_t{1} << 40),
-            place_, ": ", key, " = ", value->dump(),
-            " must be a whole number that is not negative");
+                value->get<int64_t>() <= kLargestSize,
+            place_, ": ", key, " = ", value->dump(), " must be a whole number from 0 to ",
+            kLargestSize);
     return value->get<int64_t>();
   }
 
@@ -135,7 +139,11 @@ void check_sizes(const Options& o, std::string_view origin) {
   const auto positive = [&](int64_t value, const char* name) {
     problems.check(value > 0, origin, ": ", name, " must be at least 1, got ", value);
   };
-  positive(v.depth, "vision_config.depth");
+  const auto layers = [&](int64_t count, const char* name) {
+    problems.check(count >= 1 && count <= kMostLayers, origin, ": ", name, " must be from 1 to ",
+                   kMostLayers, ", got ", count);
+  };
+  layers(v.depth, "vision_config.depth");
   positive(v.hidden_size, "vision_config.hidden_size");
   positive(v.intermediate_size, "vision_config.intermediate_size");
   positive(v.num_heads, "vision_config.num_heads");
@@ -146,7 +154,7 @@ void check_sizes(const Options& o, std::string_view origin) {
   positive(t.vocab_size, "vocab_size");
   positive(t.hidden_size, "hidden_size");
   positive(t.intermediate_size, "intermediate_size");
-  positive(t.num_hidden_layers, "num_hidden_layers");
+  layers(t.num_hidden_layers, "num_hidden_layers");
   positive(t.num_attention_heads, "num_attention_heads");
   positive(t.num_key_value_heads, "num_key_value_heads");
   if (!problems.empty()) fail(problems.messages().front());
