@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/log.h"
 #include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/inputs.h"
@@ -15,6 +16,7 @@
 #include "plan/calibration.h"
 #include "plan/report.h"
 #include "plan/suggest.h"
+#include "train/run_layout.h"
 #include "train/run_setup.h"
 
 namespace triptych {
@@ -47,10 +49,10 @@ Machine this_machine(const RunOptions& options, int64_t processes) {
   const auto device = device_of(options, 0);
   const bool cpu = options.device == DeviceKind::kCpu;
   const std::string precision(name_of(options.model.precision));
+  const auto known = read_calibrations(calibration_file());
   auto m = measure_machine(device, compute_type(options));
   if (cpu)
     m = share_of(m, processes, threads_per_process(options.threads, processes), usable_cores());
-  const auto known = read_calibrations(calibration_file());
   const auto* found = find_calibration(known, device_name(device), precision, processes);
   return found == nullptr ? m : calibrated_machine(*found, m, processes);
 }
@@ -99,6 +101,11 @@ void check_flags(const Arguments& arguments) {
 int run_calibrate(const Arguments& arguments, const RunOptions& options, int64_t processes) {
   const int64_t per_host = arguments.integer("--per-host", processes, 1);
   const int64_t here = std::min(processes, per_host);
+  check_layout(options, processes, per_host);
+  const auto file = calibration_file();
+  require<UsageError>(!file.empty(),
+                      "--calibrate: neither XDG_CACHE_HOME nor HOME is set; nowhere to keep rates");
+  read_calibrations(file);  // one that cannot be added to is no news for after the measurement
   const auto environment = read_launch_environment();
   if (here > 1 && !environment.own_launcher) {
     require<UsageError>(environment.launcher == "none",
@@ -113,7 +120,6 @@ int run_calibrate(const Arguments& arguments, const RunOptions& options, int64_t
     const auto device = device_of(options, process.local_rank());
     const auto calibration = calibrate(process, device, compute_type(options), work);
     if (process.rank() == 0) {
-      const auto file = calibration_file();
       store_calibration(file, calibration);
       print_output(arguments.has("--json")
                        ? dump_json(calibration_json(calibration), 2) + "\n"
@@ -153,6 +159,7 @@ int run_plan(const Arguments& arguments) {
   std::optional<int64_t> rank;
   if (arguments.has("--rank")) rank = arguments.integer("--rank", 0, 0);
   const auto plan = plan_run(options, processes, rank, m.devices_per_host);
+  if (!plan.advice.empty()) log_warning("{}", plan.advice);
   // One stage alone says nothing about the time of a pipeline.
   std::optional<StepTime> time;
   if (!rank || plan.mesh.pipeline == 1) time = predict_step(options, plan, m);

@@ -100,6 +100,9 @@ int train_here(const LaunchEnvironment& environment, const ResolvedRun& run, boo
     const OutOfMemory told(error.what() + planned_memory_text(run.options, process));
     if (process.report_failure(told)) throw told;
     return 1;
+  } catch (const UsageError& error) {
+    process.report_failure(error);
+    throw;  // the others find it too; whoever was first, each of them ends with 2
   } catch (const std::exception& error) {
     if (process.report_failure(error)) throw;
     return 1;

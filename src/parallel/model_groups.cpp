@@ -30,7 +30,7 @@ ModelGroups ModelGroups::with_own_pictures() const {
 
 ModelGroups model_groups(ProcessContext& process, const ParallelOptions& options) {
   return {.tensor = &process.group(kTensorGroup),
-          .sequence = options.sequence,
+          .sequence = options.sequence && options.tensor > 1,
           .context = &process.group(kContextGroup),
           .ulysses = &process.group(kUlyssesGroup),
           .ring = &process.group(kRingGroup),

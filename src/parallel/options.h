@@ -68,7 +68,7 @@ struct ParallelOptions {
     return std::tuple(
         field("tensor", &O::tensor, at_least(1), "Ranks that split one weight matrix."),
         field("sequence", &O::sequence,
-              "Sequence parallelism inside the tensor group; needs tensor > 1."),
+              "Sequence parallelism inside the tensor group; does nothing without one."),
         field("pipeline", &O::pipeline, at_least(1), "Stages the layers are cut into."),
         field("virtual", &O::virtual_chunks, at_least(1), "Model chunks per pipeline rank (VPP)."),
         field("context", &O::context, at_least(1), "Ranks that split one sequence."),

@@ -56,8 +56,7 @@ Calibration read_one(const Json& json, const std::string& origin) {
       c.exchanges.emplace(it.key(), rate);
     }
   } catch (const Json::exception& error) {
-    throw DataError(
-        fmt::format("{}: {}; delete the file and calibrate again", origin, error.what()));
+    throw DataError(fmt::format("{}: {}", origin, error.what()));
   }
   const auto above_0 = [&](double value) { return std::isfinite(value) && value > 0; };
   bool usable = c.processes > 0 && c.threads > 0;
@@ -66,8 +65,7 @@ Calibration read_one(const Json& json, const std::string& origin) {
     usable = usable && above_0(value);
   for (const auto& [operation, rate] : c.exchanges)
     usable = usable && above_0(rate.bandwidth) && rate.latency >= 0;
-  require<DataError>(usable, origin, ": rates of '", c.device,
-                     "' are not above 0; delete the file and calibrate again");
+  require<DataError>(usable, origin, ": rates of '", c.device, "' are not above 0");
   return c;
 }
 
@@ -130,21 +128,22 @@ std::filesystem::path calibration_file() {
   namespace fs = std::filesystem;
   const char *xdg = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
   const bool has_xdg = xdg != nullptr && *xdg != 0;
-  require<UsageError>(has_xdg || (home != nullptr && *home != 0),
-                      "--calibrate: neither XDG_CACHE_HOME nor HOME is set; nowhere to keep rates");
+  if (!has_xdg && (home == nullptr || *home == 0)) return {};
   return (has_xdg ? fs::path(xdg) : fs::path(home) / ".cache") / "triptych" / "calibration.json";
 }
 
-std::vector<Calibration> read_calibrations(const std::filesystem::path& file) {
+std::vector<Calibration> read_calibrations(const std::filesystem::path& file) try {
   if (!std::filesystem::exists(file)) return {};
   const auto json = read_json(file, {.bytes = size_t{1} << 20});
   const auto origin = file.string();
-  require<DataError>(json.is_object() && json.value("version", int64_t{0}) == kVersion &&
+  require<DataError>(json_member(json, "version", origin) == kVersion &&
                          json_member(json, "calibrations", origin).is_array(),
-                     origin, ": not a file of this version's `plan --calibrate`; delete it");
+                     origin, ": not a file of this version's `plan --calibrate`");
   std::vector<Calibration> known;
   for (const auto& entry : json["calibrations"]) known.push_back(read_one(entry, origin));
   return known;
+} catch (const DataError& error) {
+  throw DataError(fmt::format("{}; delete the file and calibrate again", error.what()));
 }
 
 void store_calibration(const std::filesystem::path& file, const Calibration& calibration) {

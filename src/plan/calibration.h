@@ -36,7 +36,7 @@ Calibration calibrate(ProcessContext& process, at::Device device, at::ScalarType
                       const RecordedWork& work);
 
 /// $XDG_CACHE_HOME/triptych/calibration.json, else below ~/.cache.
-/// @throws UsageError where the environment names neither
+/// Empty where the environment names neither.
 std::filesystem::path calibration_file();
 
 /// Those in the file; none where there is no file.

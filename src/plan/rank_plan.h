@@ -23,6 +23,7 @@ struct ChunkWork {
   /// Of queries with keys and of probabilities with values. Backward computes the probabilities
   /// again: 2.5 times forward's, with the gradients of what it is given.
   double attention_forward = 0, attention_backward = 0, attention_recomputed = 0;
+  friend bool operator==(const ChunkWork&, const ChunkWork&) = default;
 };
 
 /// What is known of a rank before it runs.

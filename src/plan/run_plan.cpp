@@ -79,7 +79,9 @@ Prepared prepare(const RunOptions& given, int64_t processes, int64_t ranks_per_h
   Prepared run{.options = without_weights(given)};
   auto& plan = run.plan;
   plan.processes = processes;
-  plan.mesh = check_layout(run.options, processes, ranks_per_host).mesh;
+  auto layout = check_layout(run.options, processes, ranks_per_host);
+  plan.mesh = layout.mesh;
+  plan.advice = std::move(layout.advice);
   const Mesh mesh(processes, plan.mesh);
   auto request = model_request(run.options);
   request.meta_only = true;

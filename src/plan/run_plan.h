@@ -21,6 +21,7 @@ struct RunPlan {
   double step_flop = 0, step_tokens = 0;  ///< model flop and tokens of a step over all ranks
   double step_pictures = 0;
   MeshShape mesh;
+  std::string advice;  ///< as CheckedLayout
   std::vector<RankPlan> ranks;
 
   int64_t data_ranks() const { return processes / (mesh.tensor * mesh.context * mesh.pipeline); }

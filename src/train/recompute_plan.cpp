@@ -49,27 +49,38 @@ LayerRecompute full(const RecomputeOptions& options, int64_t count, int64_t befo
   return how;
 }
 
-/// Rule M16 for one part: no stage may be told to recompute more blocks than its largest piece has.
-void check_counts(const RecomputeOptions& options, const std::string& part,
+/// Rule M16 for the parts that a setting is for: no stage may be told to recompute more blocks of a
+/// part than its largest piece has. One number for all stages is "at most so many".
+void check_counts(const RecomputeOptions& options, const std::set<std::string>& parts,
                   const std::string& option, const Family& family, const Model& model,
                   const StageCut& cut, Problems& problems) {
   const auto blocks_of = [&](int64_t rank) {
     int64_t most = 0;
     for (int64_t chunk = 0; chunk < cut.chunks; ++chunk) {
-      int64_t blocks = 0;
+      std::map<std::string, int64_t> blocks;
       const auto range = cut.range(rank, chunk);
       for (int64_t i = range.begin; i < range.end; ++i) {
         const auto& layer = *model.layers[static_cast<size_t>(i)];
-        blocks += family.is_block(layer) && layer.part() == part ? 1 : 0;
+        if (family.is_block(layer) && parts.contains(layer.part()))
+          most = std::max(most, ++blocks[layer.part()]);
       }
-      most = std::max(most, blocks);
     }
     return most;
   };
+  const auto check = [&](int64_t count, int64_t rank) {
+    problems.check(count <= blocks_of(rank), option, " ", count, " exceeds the ", blocks_of(rank),
+                   parts.size() == 1 ? " " + *parts.begin() : "", " layers of stage ", rank,
+                   cut.chunks > 1 ? " in one chunk" : "");
+  };
   const bool uniform = options.method == RecomputeMethod::kUniform;
   const auto* list = std::get_if<std::vector<int64_t>>(&options.layers);
-  if (list == nullptr) {  // "at most so many" on every stage
-    problems.check(!uniform || std::get<int64_t>(options.layers) != 0, option,
+  if (list == nullptr) {
+    const auto count = std::get<int64_t>(options.layers);
+    int64_t largest = 0;
+    for (int64_t rank = 1; rank < cut.stages; ++rank)
+      if (blocks_of(rank) > blocks_of(largest)) largest = rank;
+    check(count, largest);
+    problems.check(!uniform || count != 0, option,
                    " = 0: groups (method = \"uniform\") have at least 1 layer; -1 = one group");
     return;
   }
@@ -77,9 +88,8 @@ void check_counts(const RecomputeOptions& options, const std::string& part,
                  " numbers, parallel.pipeline = ", cut.stages, " needs one a stage");
   if (static_cast<int64_t>(list->size()) != cut.stages) return;
   for (int64_t rank = 0; rank < cut.stages; ++rank) {
-    const int64_t count = (*list)[static_cast<size_t>(rank)], has = blocks_of(rank);
-    problems.check(count <= has, option, " ", count, " exceeds the ", has, " ", part,
-                   " layers of stage ", rank, cut.chunks > 1 ? " in one chunk" : "");
+    const int64_t count = (*list)[static_cast<size_t>(rank)];
+    check(count, rank);
     problems.check(!uniform || count != 0, option, "[", rank,
                    "] = 0: groups (method = \"uniform\") have at least 1 layer; -1 = one group");
   }
@@ -136,7 +146,14 @@ RecomputePlan RecomputePlan::full(const Family& family, const Model& model, int6
 
 void check_recompute(const RecomputeOptions& options, const Family& family, const Model& model,
                      const StageCut& cut, Problems& problems) {
-  for (const std::string part : {"vision", "text"}) {
+  const std::string parts[] = {"vision", "text"};
+  std::set<std::string> common;  // of which [recompute] counts the layers
+  for (const auto& part : parts) {
+    const auto& own = part_of(options, part);
+    if (options.of_part(own).policy == RecomputePolicy::kFull && !(own && own->layers))
+      common.insert(part);
+  }
+  for (const auto& part : parts) {
     const auto& own = part_of(options, part);
     const auto of_part = options.of_part(own);
     const auto name = [&](bool of_its_own, const char* key) {
@@ -147,8 +164,9 @@ void check_recompute(const RecomputeOptions& options, const Family& family, cons
                    " = true needs policy = \"full\": otherwise attention's outputs are kept as "
                    "they are");
     if (of_part.policy == RecomputePolicy::kFull) {
-      check_counts(of_part, part, name(own && own->layers, ".layers"), family, model, cut,
-                   problems);
+      const bool counts = own && own->layers;
+      check_counts(of_part, counts ? std::set{part} : common, name(counts, ".layers"), family,
+                   model, cut, problems);
     } else if (of_part.policy == RecomputePolicy::kSelective) {
       check_modules(of_part.modules, name(own && own->modules, ".modules"), family, model,
                     problems);

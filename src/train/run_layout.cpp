@@ -46,7 +46,11 @@ CheckedLayout check_layout(const RunOptions& options, const Family& family, int6
   Problems problems;
   validate_layout(options, family, world_size, problems, ranks_per_host);
   problems.throw_if_any();
-  return {mesh_of(options, family), family.layout_advice(options.parallel)};
+  auto advice = family.layout_advice(options.parallel);
+  if (options.parallel.sequence && options.parallel.tensor == 1)  // rule M9
+    advice += std::string(advice.empty() ? "" : "; ") +
+              "parallel.sequence = true does nothing: it needs parallel.tensor > 1, got 1";
+  return {mesh_of(options, family), std::move(advice)};
 }
 
 }  // namespace triptych

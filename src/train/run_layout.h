@@ -18,7 +18,7 @@ void validate_layout(const RunOptions& options, const Family& family, int64_t wo
 
 struct CheckedLayout {
   MeshShape mesh;
-  std::string advice;  ///< Family::layout_advice, to be said once a run
+  std::string advice;  ///< what is allowed and not meant, to be said once a run
 };
 /// The same with the sizes from the run's model folder, before anything is started.
 /// @throws UsageError with all broken rules; Error or UsageError for a model that cannot be read.

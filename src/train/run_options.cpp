@@ -40,8 +40,6 @@ void validate_data(const RunOptions& o, Problems& problems) {
 }
 
 void validate_parallel(const ParallelOptions& p, Problems& problems) {
-  problems.check(!p.sequence || p.tensor > 1, "parallel.sequence needs parallel.tensor > 1, got ",
-                 p.tensor);
   problems.check(p.virtual_chunks == 1 || p.pipeline > 1,
                  "parallel.virtual needs parallel.pipeline > 1, got ", p.pipeline);
   problems.check(
@@ -49,8 +47,9 @@ void validate_parallel(const ParallelOptions& p, Problems& problems) {
       "parallel.balance_vision = \"data\" shares whole pictures, "
       "parallel.vision_context = \"dsp\" cuts them into windows; choose one");
   const std::set<Axis> axes(p.order.begin(), p.order.end());
-  problems.check(axes.size() == 4 && p.order.size() == 4,
-                 "parallel.order must name tensor, context, data and pipeline once each");
+  problems.check(axes.size() == p.order.size(),
+                 "parallel.order must name tensor, context, data and pipeline once each; those of "
+                 "size 1 may be left out");
 }
 
 std::string not_yet(std::string_view setting, std::string_view what) {

@@ -120,7 +120,8 @@ INSTANTIATE_TEST_SUITE_P(
               "train.global_batch (32) must be a multiple of train.micro_batch (3)"},
         Wrong{"data.video_min_frames=900", "data.video_min_frames (900) must not be above"},
         Wrong{"schedule.min_lr=1", "schedule.min_lr (1) must not be above optimizer.lr (1e-05)"},
-        Wrong{"parallel.order=[\"data\"]", "parallel.order must name tensor, context, data and"},
+        Wrong{"parallel.order=[\"data\",\"data\"]",
+              "parallel.order must name tensor, context, data"},
         Wrong{"profile.windows=[[3,2]]", "profile.windows[0] must be [first, end)"},
         Wrong{"device=npu", "device = \"npu\" needs backend.library"}));
 

@@ -183,6 +183,17 @@ class Launchers(unittest.TestCase):
         self.assertEqual(status, 2, text)
         self.assertIn("parallel.order must name tensor, context, data and pipeline once each", text)
 
+    def test_a_mesh_that_cannot_be_ends_every_rank_with_2(self):
+        common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        file = self.scratch.run_file("mesh")
+        ranks = [subprocess.Popen([COMMAND, "train", file, *settings(parallel__tensor=3)], text=True, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+                 for rank in range(2)]
+        texts = [rank.communicate(timeout=120)[0] for rank in ranks]
+        self.assertEqual([rank.returncode for rank in ranks], [2, 2], texts)
+        for text in texts:
+            self.assertIn("world size 2 is not divisible by tensor*context*pipeline = 3*1*1 = 3", text)
+
     def test_flags_that_do_not_fit_start_nothing(self):
         rows = {
             ("--nnodes", "2"): "several hosts need the address of host 0",

@@ -30,8 +30,8 @@ struct Started {
 
 enum class Store { kInherited, kByPort };
 
-/// Starts `count` copies of this program, one a rank, with torchrun's variables on 127.0.0.1, and
-/// waits for all of them; those still running after `limit_s` are killed.
+/// Starts `count` ranks, forks of a copy of this program, with torchrun's variables on 127.0.0.1,
+/// and waits for all of them; those still running after `limit_s` are killed.
 /// @param environment  more variables; an empty value takes one away
 Started run_ranks(int count, const std::string& scenario, const Json& config, double limit_s = 60,
                   Store store = Store::kInherited,

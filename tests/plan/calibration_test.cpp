@@ -59,9 +59,10 @@ TEST_F(CalibrationFile, RefusesWhatIsNotItsOwn) {
   make_folders(file_.parent_path());
   write_file_atomically(file_, R"({"version": 1, "calibrations": [{"device": "x"}]})");
   EXPECT_THAT([&] { read_calibrations(file_); },
-              ThrowsMessage<DataError>(HasSubstr("'precision' is missing")));
+              ThrowsMessage<DataError>(HasSubstr("'precision' is missing; delete the file and")));
   write_file_atomically(file_, R"({"version": 7, "calibrations": []})");
-  EXPECT_THAT([&] { read_calibrations(file_); }, ThrowsMessage<DataError>(HasSubstr("delete it")));
+  EXPECT_THAT([&] { read_calibrations(file_); },
+              ThrowsMessage<DataError>(HasSubstr("delete the file")));
   auto bad = calibration_json(calibration(1, 1e12));
   bad["peak_flop"] = -1;
   write_file_atomically(file_, dump_json({{"version", 1}, {"calibrations", {bad}}}));

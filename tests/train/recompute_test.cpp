@@ -186,7 +186,14 @@ TEST(RecomputeErrors, NameTheOptionAndWhatIsAllowed) {
   listed.layers = std::vector<int64_t>{1, 2};
   EXPECT_THAT(problems_of(listed), HasSubstr("recompute.layers has 2 numbers"));
   listed.layers = std::vector<int64_t>{3};
-  EXPECT_THAT(problems_of(listed), HasSubstr("recompute.layers 3 exceeds the 2 text layers"));
+  EXPECT_THAT(problems_of(listed), HasSubstr("recompute.layers 3 exceeds the 2 layers of stage 0"));
+  EXPECT_THAT(problems_of(full(3)),
+              HasSubstr("recompute.layers 3 exceeds the 2 layers of stage 0"));
+  EXPECT_EQ(problems_of(full(2)), "");
+  auto one_part = full(2);
+  one_part.text = RecomputePartOptions{.layers = 3};
+  EXPECT_EQ(problems_of(one_part),
+            "recompute.text.layers 3 exceeds the 2 text layers of stage 0\n");
   EXPECT_EQ(problems_of(selective({"model.layers.0", "norm"})), "");
 }
 
