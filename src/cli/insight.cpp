@@ -47,11 +47,12 @@ ViewerOptions viewer_options(const Arguments& arguments) {
                         "insight: --peak ", text, ": TFLOP/s of one device, a number above 0");
     options.peak_flops_per_s *= 1e12;
   }
-  if (arguments.has("--full-rank")) {
-    require<UsageError>(arguments.has("--report"),
-                        "insight: --full-rank belongs to --report; the viewer shows all ranks");
-    options.full_rank = arguments.integer("--full-rank", 0, 0);
+  for (const char* flag : {"--full-rank", "--report-events"}) {
+    require<UsageError>(!arguments.has(flag) || arguments.has("--report"), "insight: ", flag,
+                        " belongs to --report; the viewer shows all events of all ranks");
   }
+  if (arguments.has("--full-rank")) options.full_rank = arguments.integer("--full-rank", 0, 0);
+  options.report_events = arguments.integer("--report-events", options.report_events, 0);
   return options;
 }
 
@@ -130,14 +131,16 @@ Command insight_command() {
   command.summary = "Show where a run spends its time, in the browser.";
   command.usage =
       "DIR... [--port P] [--host H --token T] [--baseline DIR] [--report FILE.html [--full-rank "
-      "R]]";
+      "R] [--report-events N]]";
   command.flags = {
       {"--host", "H", "address to listen on; default 127.0.0.1, which only this machine reaches"},
       {"--port", "P", "port to listen on; default 0, a free one"},
       {"--token", "T", "what the browser must know; needed with --host; random: make one"},
       {"--baseline", "DIR", "another run to compare with"},
       {"--report", "FILE", "write one HTML file that needs no server, and end"},
-      {"--full-rank", "R", "with --report: keep the events of this rank one by one"},
+      {"--full-rank", "R", "with --report: keep every event of this rank, up to 4 million"},
+      {"--report-events", "N",
+       "with --report: events of other ranks kept one by one; default 400000"},
       {"--peak", "TFLOPS", "what one device can do, for shares of it; default: as the traces say"},
       {"--read-only", "", "write no index beside the traces: opening them again takes as long"},
       {"--jobs", "N", "threads that read traces; default: one per core"},

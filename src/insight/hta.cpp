@@ -26,10 +26,9 @@ Json temporal(const RankTable& r, int64_t rank) {
   std::vector<Interval> all;
   for (const auto& d : r.device()) all.push_back(d.interval());
   if (all.empty()) return {{"rank", rank}, {"empty", "no device work"}};
-  int64_t begin = INT64_MAX, end = INT64_MIN;
-  for (const auto& i : all) begin = std::min(begin, i.begin), end = std::max(end, i.end);
-  const int64_t kernel = end - begin, idle = kernel - union_length(merge(std::move(all)));
-  const int64_t compute = union_length(r.of_kind(Kind::kComputation)),
+  all = group_intervals(std::move(all));
+  const int64_t kernel = all.back().end - all.front().begin, idle = kernel - sum_of_lengths(all);
+  const int64_t compute = sum_of_lengths(r.of_kind(Kind::kComputation)),
                 rest = kernel - compute - idle;
   const auto share = [&](int64_t part) { return round_to(100 * r.us(part) / r.us(kernel), 2); };
   return {{"rank", rank},
@@ -42,23 +41,53 @@ Json temporal(const RankTable& r, int64_t rank) {
           {"non_compute_time_pctg", share(rest)}};
 }
 
+/// Time of each state, where a state is the sum of the values of the kinds that run. A group of -1
+/// us ends before it begins, and takes its value away for so long, as in HTA.
+std::map<int, int64_t> state_times(
+    const std::vector<std::pair<std::vector<Interval>, int>>& kinds) {
+  std::vector<std::pair<int64_t, int>> changes;
+  for (const auto& [groups, value] : kinds) {
+    for (const auto& i : groups) {
+      changes.emplace_back(i.begin, value);
+      changes.emplace_back(i.end, -value);
+    }
+  }
+  std::ranges::sort(changes);
+  std::map<int, int64_t> times;
+  int running = 0;
+  for (size_t i = 0; i + 1 < changes.size(); ++i) {
+    running += changes[i].second;
+    times[running] += changes[i + 1].first - changes[i].first;
+  }
+  return times;
+}
+
 Json overlap(const RankTable& r, int64_t rank) {
-  const auto comm = r.of_kind(Kind::kCommunication), comp = r.of_kind(Kind::kComputation);
-  const int64_t length = union_length(comm);
+  const auto comm = r.of_kind(Kind::kCommunication);
+  const int64_t length = sum_of_lengths(comm);
   Json value = nullptr;
-  if (length > 0)
-    value = round_to(100 * r.us(union_length(intersect(comm, comp))) / r.us(length), 2);
+  if (length > 0) {
+    auto times = state_times({{comm, 1}, {r.of_kind(Kind::kComputation), 2}});
+    value = round_to(100 * r.us(times[3]) / r.us(length), 2);
+  }
   return {{"rank", rank}, {"comp_comm_overlap_pctg", value}};
 }
 
-/// Exclusive and overlapping time of computation and communication.
+/// Exclusive and overlapping time of the three kinds.
 std::map<std::string, int64_t> type_times(const RankTable& r) {
-  const auto comp = r.of_kind(Kind::kComputation), comm = r.of_kind(Kind::kCommunication);
-  const int64_t both = union_length(intersect(comp, comm));
+  const std::pair<Kind, std::string> kinds[] = {{Kind::kComputation, "COMPUTATION"},
+                                                {Kind::kCommunication, "COMMUNICATION"},
+                                                {Kind::kMemory, "MEMORY"}};
+  std::vector<std::pair<std::vector<Interval>, int>> lists;
+  for (const auto& [kind, name] : kinds) lists.emplace_back(r.of_kind(kind), 1 << lists.size());
   std::map<std::string, int64_t> out;
-  if (!comp.empty()) out["COMPUTATION"] = union_length(comp) - both;
-  if (!comm.empty()) out["COMMUNICATION"] = union_length(comm) - both;
-  if (both > 0) out["COMPUTATION overlapping COMMUNICATION"] = both;
+  for (const auto& [state, time] : state_times(lists)) {
+    if (state <= 0 || time == 0) continue;
+    std::string name;
+    for (size_t k = 0; k < std::size(kinds); ++k)
+      if ((state & 1 << k) != 0) name += (name.empty() ? "" : " overlapping ") + kinds[k].second;
+    out[name] += time;
+  }
   return out;
 }
 
@@ -181,7 +210,7 @@ Json describe(std::vector<double> values) {
   const double m = mean(values), s = sample_std(values);
   return {{"count", values.size()},
           {"mean", m},
-          {"std", s},
+          {"std", values.size() < 2 ? Json(nullptr) : Json(s)},
           {"min", quantile(values, 0)},
           {"25%", quantile(values, 0.25)},
           {"50%", quantile(values, 0.5)},
@@ -189,9 +218,27 @@ Json describe(std::vector<double> values) {
           {"max", quantile(values, 1)}};
 }
 
+/// Calls whose kernels wait in a queue.
+bool is_enqueue_name(std::string_view name) {
+  static const std::set<std::string_view> kNames = {
+      "cudaLaunchKernel",
+      "cudaLaunchKernelExC",
+      "cuLaunchKernel",
+      "cudaMemcpyAsync",
+      "cudaMemsetAsync",
+      "hipLaunchKernel",
+      "hipExtModuleLaunchKernel",
+      "hipMemcpyAsync",
+      "hipMemcpyWithStream",
+      "hipMemsetAsync",
+      "runFunction - job_prep_and_submit_for_execution"};
+  return kNames.contains(name);
+}
+
+/// Calls whose delay is measured.
 bool is_launch_name(std::string_view name) {
   return name == "cudaLaunchKernel" || name == "cudaLaunchKernelExC" || name == "cudaMemcpyAsync" ||
-         name == "cudaMemsetAsync";
+         name == "cudaMemsetAsync" || name == "runFunction - job_prep_and_submit_for_execution";
 }
 
 Json launches(const RankTable& r, int64_t rank) {
@@ -227,7 +274,7 @@ Json queue_length(const RankTable& r, int64_t rank) {
   const Trace& t = r.trace();
   std::unordered_map<uint32_t, int64_t> launched;  // correlation -> time of the call
   for (const auto& h : r.host())
-    if (is_launch_name(t.name(h.event)) && t.correlation(h.event))
+    if (is_enqueue_name(t.name(h.event)) && t.correlation(h.event))
       launched[t.correlation(h.event)] = h.ts;
   std::map<int64_t, std::vector<std::pair<int64_t, int>>> changes;
   for (const auto& d : r.device()) {
@@ -267,7 +314,7 @@ Json memory_bandwidth(const RankTable& r, int64_t rank) {
     const double rate = k ? static_cast<double>(k->bandwidth_gbps) : 0;
     auto& list = changes[copy_kind(t.name(d.event))];
     list.push_back({d.ts, rate});
-    list.push_back({d.ts + std::max<int64_t>(d.dur, 1), -rate});
+    list.push_back({d.ts + (d.dur == 0 ? 1 : d.dur), -rate});
   }
   Json out = Json::array();
   for (auto& [name, list] : changes) {
@@ -323,7 +370,7 @@ Json hta_json(const Run& run, int64_t span) {
     out["temporal_breakdown"].push_back(temporal(r, f.rank));
     out["comm_comp_overlap"].push_back(overlap(r, f.rank));
     for (const auto& [type, time] : type_times(r)) types[type] += r.us(time);
-    for (const Kind kind : {Kind::kComputation, Kind::kCommunication}) {
+    for (const Kind kind : {Kind::kComputation, Kind::kCommunication, Kind::kMemory}) {
       std::vector<Item> items;
       for (const auto& d : r.device())
         if (kind_of(f.trace.name(d.event)) == kind) items.push_back(d);

@@ -17,6 +17,26 @@ Kind kind_of(std::string_view name) {
   return has("Memcpy") || has("Sync") ? Kind::kOther : Kind::kComputation;
 }
 
+std::vector<Interval> group_intervals(std::vector<Interval> intervals) {
+  std::ranges::stable_sort(intervals, {}, &Interval::begin);
+  std::vector<Interval> groups;
+  int64_t reached = INT64_MIN;
+  for (const auto& i : intervals) {
+    if (groups.empty() || i.begin > reached)
+      groups.push_back(i);
+    else
+      groups.back().end = std::max(groups.back().end, i.end);
+    reached = std::max(reached, i.end);
+  }
+  return groups;
+}
+
+int64_t sum_of_lengths(const std::vector<Interval>& groups) {
+  int64_t sum = 0;
+  for (const auto& i : groups) sum += i.length();
+  return sum;
+}
+
 RankTable::RankTable(const Trace& t) : t_(t) {
   const char* off = std::getenv("HTA_DISABLE_NS_ROUNDING");
   bool fractions = false;
@@ -41,45 +61,55 @@ std::vector<Interval> RankTable::of_kind(Kind kind) const {
   std::vector<Interval> out;
   for (const auto& d : device_)
     if (kind_of(t_.name(d.event)) == kind) out.push_back(d.interval());
-  return merge(std::move(out));
+  return group_intervals(std::move(out));
 }
+
+namespace {
+
+/// Waits that concern no one stream: HTA lets the device have them when it drops the last step, and
+/// the host (stream -1) in its figures.
+bool is_sync_of_no_stream(const Trace& t, EventId e) {
+  return t.category(e) == Category::kSync &&
+         (t.name(e) == "Event Sync" || t.name(e) == "Context Sync");
+}
+
+}  // namespace
 
 bool RankTable::is_device(EventId e) const {
   const Category c = t_.category(e);
   const bool work = c == Category::kKernel || c == Category::kMemcpy || c == Category::kMemset ||
                     c == Category::kSync;
-  return work && t_.tracks()[t_.track_of(e)].tid >= 0;
+  return work && !is_sync_of_no_stream(t_, e) && t_.tracks()[t_.track_of(e)].tid >= 0;
 }
 
 void RankTable::select() {
   std::set<std::string_view> names;
   int64_t last = INT64_MIN;
-  for (uint32_t k = 0; k < t_.tracks().size(); ++k) {
-    const Track& track = t_.tracks()[k];
-    for (EventId e = track.first_event; e < track.first_event + track.num_events; ++e) {
-      if (t_.name(e).find("ProfilerStep") == std::string_view::npos) continue;
-      names.insert(t_.name(e));
-      if (t_.category(e) != Category::kGpuUserAnnotation && !track.is_device())
-        last = std::max(last, item(e).ts);
-    }
+  // Ranges on the device's lanes have no stream among their arguments: to HTA they are the host's,
+  // and the last step begins where the later of its two marks does.
+  for (EventId e = 0; e < t_.num_events(); ++e) {
+    if (t_.name(e).find("ProfilerStep") == std::string_view::npos) continue;
+    names.insert(t_.name(e));
+    if (!is_device(e)) last = std::max(last, item(e).ts);
   }
   const bool drop = names.size() > 1;
   std::unordered_map<uint32_t, int> launches;
   for (EventId e = 0; e < t_.num_events(); ++e) {
-    if (t_.category(e) == Category::kSpan || is_device(e)) continue;
+    if (t_.category(e) == Category::kSpan || is_device(e) || is_sync_of_no_stream(t_, e)) continue;
     const Item i = item(e);
     if (drop && i.ts >= last) continue;
     host_.push_back(i);
     if (t_.correlation(e) != 0) ++launches[t_.correlation(e)];
   }
   for (EventId e = 0; e < t_.num_events(); ++e) {
-    if (!is_device(e)) continue;
+    const bool device = is_device(e);
+    if (!device && !is_sync_of_no_stream(t_, e)) continue;
     int copies = 1;
     if (drop) {
       const auto at = launches.find(t_.correlation(e));
       copies = at == launches.end() ? 0 : at->second;
     }
-    for (int i = 0; i < copies; ++i) device_.push_back(item(e));
+    for (int i = 0; i < copies; ++i) (device ? device_ : host_).push_back(item(e));
   }
   std::ranges::stable_sort(device_, {}, &Item::ts);
 }

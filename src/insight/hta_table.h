@@ -23,6 +23,11 @@ struct Item {
   Interval interval() const { return {ts, end()}; }
 };
 
+/// HTA's union: groups of events, the next of which begins when one begins after all before it have
+/// ended. An event of less than a us is one of -1 us after rounding, and counts as that.
+std::vector<Interval> group_intervals(std::vector<Interval> intervals);
+int64_t sum_of_lengths(const std::vector<Interval>& groups);
+
 /// The events of one rank as HTA keeps them after loading: rounded to whole us unless
 /// HTA_DISABLE_NS_ROUNDING=1, without the last step.
 class RankTable {
@@ -37,7 +42,7 @@ class RankTable {
   const Trace& trace() const { return t_; }
   int64_t threshold(int64_t us) const { return exact_ ? us * 1000 : us; }
   Item item(EventId e) const;
-  std::vector<Interval> of_kind(Kind kind) const;  ///< union of the device's events of this kind
+  std::vector<Interval> of_kind(Kind kind) const;  ///< HTA's union of the device's events of it
 
  private:
   bool is_device(EventId e) const;

@@ -119,6 +119,7 @@ std::vector<OpRow> op_rows(const Run& run, const RowFilter& filter, GroupBy grou
     std::unordered_map<uint64_t, OpRow*> fast;  // by name and shapes
     for (EventId e = 0; e < t.num_events(); ++e) {
       if (t.category(e) != Category::kCpuOp || !window.has(t.ts(e))) continue;
+      if (t.name(e).starts_with("ProfilerStep#")) continue;  // torch_npu's marks of steps
       if (!filter.name.empty() && !contains_any_case(t.name(e), filter.name)) continue;
       if (!filter.module.empty() && !below(modules.of(e), filter.module)) continue;
       const auto* detail = t.op(e);

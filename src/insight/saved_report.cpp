@@ -1,10 +1,10 @@
 #include <algorithm>
-#include <optional>
 #include <set>
 
 #include "base/error.h"
 #include "insight/assets.h"
 #include "insight/gzip.h"
+#include "insight/report_events.h"
 #include "insight/timeline.h"
 #include "insight/viewer_state.h"
 
@@ -24,7 +24,8 @@ constexpr int64_t kTableRows = 1000;
 constexpr size_t kTracks = 64;
 constexpr size_t kMostPlaces = 200;       // events that findings lead to; a few KB each
 constexpr size_t kTileBudget = 12 << 20;  // bytes before packing, which halves them
-constexpr size_t kFullBudget = 32 << 20;  // of the rank that was asked for
+constexpr uint32_t kFinestTiles = 6;      // levels finer than the coarsest
+constexpr uint32_t kCurvePoints = 2000;   // of a counter, over all the time
 
 std::vector<Question> questions(bool baseline) {
   const std::string many = "20000";
@@ -100,11 +101,11 @@ struct TrackCount {
   uint32_t id = 0;
 };
 
-/// The busiest tracks (of one rank), in the order of their ids.
-std::vector<uint32_t> chosen_tracks(const Json& tracks, std::optional<int64_t> only = {}) {
+/// The busiest tracks of the files that are not in `held`, in the order of their ids.
+std::vector<uint32_t> chosen_tracks(const Json& tracks, const std::vector<int>& held) {
   std::vector<TrackCount> all;
   for (const Json& rank : tracks.value("ranks", Json::array())) {
-    if (only && rank.value("rank", int64_t{-1}) != *only) continue;
+    if (std::ranges::find(held, rank.value("file", -1)) != held.end()) continue;
     for (const Json& process : rank.value("processes", Json::array())) {
       for (const Json& track : process.value("tracks", Json::array())) {
         if (track.value("kind", "") != "counter")
@@ -123,19 +124,19 @@ std::vector<uint32_t> chosen_tracks(const Json& tracks, std::optional<int64_t> o
 /// Tiles of these tracks at the coarsest level, then at finer ones, while there is room and buckets
 /// are longer than 256 ns: {"levels","tracks"}, what the page can ask for.
 Json add_tiles(const Run& run, std::vector<uint32_t> tracks, int64_t begin, int64_t end,
-               uint32_t finest, size_t budget, Json& binary) {
+               Json& binary) {
   TileRequest request;
   request.tracks = std::move(tracks);
   uint32_t level = 0;
   while (((end - begin) >> level) > 1024) ++level;
   std::set<uint32_t> levels;
   size_t bytes = 0;
-  for (uint32_t finer = 0; finer <= finest && finer + 8 <= std::max(level, 8U); finer += 2) {
+  for (uint32_t finer = 0; finer <= kFinestTiles && finer + 8 <= std::max(level, 8U); finer += 2) {
     request.level = level - finer;
     const int64_t span = int64_t{512} << request.level;
     std::map<std::string, std::string> tiles;
     size_t here = 0;
-    for (int64_t tile = begin / span; tile <= end / span && bytes + here < budget; ++tile) {
+    for (int64_t tile = begin / span; tile <= end / span && bytes + here < kTileBudget; ++tile) {
       request.tiles = {tile};
       std::string answer = tiles_binary(run, request);
       here += answer.size();
@@ -144,7 +145,7 @@ Json add_tiles(const Run& run, std::vector<uint32_t> tracks, int64_t begin, int6
                                   {"tracks", joined(request.tracks)}}),
                     base64(answer));
     }
-    if (bytes + here >= budget && finer > 0) break;
+    if (bytes + here >= kTileBudget && finer > 0) break;
     bytes += here;
     for (auto& [name, text] : tiles) binary[name] = std::move(text);
     levels.insert(request.level);
@@ -152,28 +153,57 @@ Json add_tiles(const Run& run, std::vector<uint32_t> tracks, int64_t begin, int6
   return {{"levels", levels}, {"tracks", request.tracks}};
 }
 
-void add_timeline(const Run& run, std::optional<int64_t> full_rank, Json& documents, Json& binary) {
+/// Ranks that findings name, in their order.
+std::vector<int64_t> named_ranks(const Json& documents) {
+  std::vector<int64_t> ranks;
+  if (!documents.contains("findings")) return ranks;
+  for (const Json& finding : documents["findings"].value("findings", Json::array()))
+    for (const char* member : {"rank", "src", "dst"})
+      if (finding.contains(member) && finding[member].is_number_integer())
+        ranks.push_back(finding[member].get<int64_t>());
+  return ranks;
+}
+
+/// The timeline: events one by one of the ranks that have room, a picture of the others.
+void add_timeline(const Run& run, const ViewerOptions& options, Json& documents, Json& binary) {
   const Json tracks = tracks_json(run);
+  if (options.full_rank)
+    require<UsageError>(run.file_of(*options.full_rank) >= 0, "insight: --full-rank ",
+                        *options.full_rank, ": there is no trace of this rank");
+  const std::vector<int> held =
+      files_to_hold(run, options.report_events, options.full_rank, named_ranks(documents));
+  Json report{{"sets", Json::array()}, {"held", Json::array()}};
+  for (int c = 0; c <= static_cast<int>(Category::kSpan); ++c)
+    report["categories"].push_back(category_name(static_cast<Category>(c)));
+  for (int w = 0; w <= static_cast<int>(Work::kSync); ++w)
+    report["works"].push_back(work_name(static_cast<Work>(w)));
+  std::set<int> files(held.begin(), held.end());
+  for (const int file : held) {
+    report["held"].push_back(held_events(run, file));
+    binary[key("events", {{"file", std::to_string(file)}})] = base64(held_columns(run, file));
+  }
   const int64_t begin = tracks.value("begin_ns", int64_t{0}),
                 end = tracks.value("end_ns", int64_t{0});
-  Json sets = Json::array();
-  std::set<int> files;
-  const auto add = [&](std::vector<uint32_t> chosen, uint32_t finest, size_t budget) {
-    if (chosen.empty() || end <= begin) return;
-    for (const uint32_t track : chosen) files.insert(static_cast<int>(track >> 16));
-    sets.push_back(add_tiles(run, std::move(chosen), begin, end, finest, budget, binary));
-  };
-  if (full_rank) {
-    auto chosen = chosen_tracks(tracks, full_rank);
-    require<UsageError>(!chosen.empty(), "insight: --full-rank ", *full_rank,
-                        ": there is no trace of this rank");
-    add(std::move(chosen), 64, kFullBudget);
+  std::vector<uint32_t> others = chosen_tracks(tracks, held);
+  if (!others.empty() && end > begin) {
+    for (const uint32_t track : others) files.insert(static_cast<int>(track >> 16));
+    report["sets"].push_back(add_tiles(run, std::move(others), begin, end, binary));
   }
-  add(chosen_tracks(tracks), 6, kTileBudget);
-  documents["report"] = {{"sets", std::move(sets)}};
   for (const int file : files) {
     documents[key("strings", {{"file", std::to_string(file)}, {"from", "0"}})] =
         strings_json(run, file, 0);
+  }
+  documents["report"] = std::move(report);
+  size_t curves = 0;
+  for (const Json& rank : tracks.value("ranks", Json::array())) {
+    for (const Json& process : rank.value("processes", Json::array())) {
+      for (const Json& track : process.value("tracks", Json::array())) {
+        if (track.value("kind", "") != "counter" || end <= begin || ++curves > kTracks) continue;
+        const auto id = track.value("id", 0U);
+        documents[key("counters", {{"track", std::to_string(id)}})] =
+            counters_json(run, id, begin, end + 1, kCurvePoints);
+      }
+    }
   }
 }
 
@@ -204,7 +234,7 @@ std::string report_html(Viewer::State& state) {
       documents[key(question.path, question.params)] = Json::parse(reply.body);
   }
   add_places(state, documents);
-  add_timeline(queries.run(), state.options.full_rank, documents, binary);
+  add_timeline(queries.run(), state.options, documents, binary);
 
   const std::string saved =
       Json{{"documents", std::move(documents)}, {"binary", std::move(binary)}}.dump(

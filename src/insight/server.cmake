@@ -6,7 +6,7 @@ pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)
 
 triptych_library(insight_server
   SOURCES assets.S assets.cpp guarded_stream.cpp gzip.cpp http_rules.cpp http_server.cpp live_events.cpp
-          metrics_tail.cpp saved_report.cpp viewer.cpp viewer_routes.cpp
+          metrics_tail.cpp report_events.cpp saved_report.cpp viewer.cpp viewer_routes.cpp
   DEPENDS triptych::insight PkgConfig::HTTPLIB
   PRIVATE ZLIB::ZLIB)
 # The page as npm built it; it is committed, so that building this needs no Node (web/README.md).

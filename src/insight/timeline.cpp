@@ -39,6 +39,14 @@ std::string track_title(const Trace& t, const Track& track) {
   return display_name(name);
 }
 
+/// The part of a merged list that lies within [begin, end).
+std::vector<Interval> covered_in(const std::vector<Interval>& merged, int64_t begin, int64_t end) {
+  auto first = std::ranges::upper_bound(merged, begin, {}, &Interval::end);
+  std::vector<Interval> out;
+  for (; first != merged.end() && first->begin < end; ++first) out.push_back(*first);
+  return out;
+}
+
 }  // namespace
 
 std::string display_name(std::string_view name) {
@@ -239,36 +247,37 @@ Json range_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, in
     const Track& track = t.tracks()[track_number];
     const int64_t from = run.unaligned(static_cast<int>(file), t0),
                   to = run.unaligned(static_cast<int>(file), t1);
-    std::vector<Interval> outer;
-    std::map<EventId, Sum*> owner;
-    std::map<EventId, int64_t> inside;  // clipped time of direct children
-    std::vector<EventId> events;
-    for (uint32_t r = 0; r < track.num_rows; ++r) {
+    // An event's own time is what no event of a deeper row covers. In a tree that is its time less
+    // its children's; where ranges cross each other it still adds up to the busy time.
+    std::vector<Interval> covered;
+    for (uint32_t r = track.num_rows; r-- > 0;) {
+      std::vector<Interval> here;
       const auto range = events_between(t, t.rows()[track.first_row + r], from, to);
       for (EventId e = range.first; e < range.last; ++e) {
         const int64_t begin = std::max(t.ts(e), from), end = std::min(t.end(e), to);
         if (end < begin || t.category(e) == Category::kSpan) continue;
-        events.push_back(e);
-        outer.push_back({begin, end});
+        int64_t self = 0;
+        const int64_t from_here = here.empty() ? begin : std::max(begin, here.back().end);
+        for (const Interval& own :
+             subtract({{from_here, std::max(from_here, end)}}, covered_in(covered, from_here, end)))
+          self += own.length();
+        here.push_back({begin, std::max(end, from_here)});
+        auto& sum = sums[{t.name(e), static_cast<uint8_t>(t.category(e))}];
+        sum.category = t.category(e);
+        sum.work = t.work(e);
+        ++sum.count;
+        sum.total += end - begin;
+        sum.self += self;
+        sum.least = std::min(sum.least, end - begin);
+        sum.most = std::max(sum.most, end - begin);
         if (t.work(e) != Work::kNone)
           of_work[t.work(e)].push_back({run.aligned(static_cast<int>(file), begin),
                                         run.aligned(static_cast<int>(file), end)});
-        if (t.parent(e) != kNone) inside[t.parent(e)] += end - begin;
       }
+      covered.insert(covered.end(), here.begin(), here.end());
+      covered = merge(std::move(covered));
     }
-    for (const EventId e : events) {
-      const int64_t clipped = std::min(t.end(e), to) - std::max(t.ts(e), from);
-      auto& sum = sums[{t.name(e), static_cast<uint8_t>(t.category(e))}];
-      sum.category = t.category(e);
-      sum.work = t.work(e);
-      ++sum.count;
-      sum.total += clipped;
-      const auto children = inside.find(e);
-      sum.self += std::max<int64_t>(0, clipped - (children == inside.end() ? 0 : children->second));
-      sum.least = std::min(sum.least, clipped);
-      sum.most = std::max(sum.most, clipped);
-    }
-    const int64_t length = union_length(merge(std::move(outer)));
+    const int64_t length = union_length(covered);
     busy.push_back(
         {{"track", id},
          {"busy_ns", length},

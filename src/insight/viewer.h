@@ -16,10 +16,12 @@ namespace triptych::insight {
 struct ViewerOptions {
   std::vector<std::filesystem::path> where;  ///< a run directory, or traces
   std::optional<std::filesystem::path> baseline;
-  int jobs = 0;                      ///< threads that read traces; 0: one per core
-  bool write_index = true;           ///< beside the traces, else in the cache folder
-  double peak_flops_per_s = 0;       ///< of one device, for shares of it; 0: as the traces say
-  std::optional<int64_t> full_rank;  ///< whose events a saved report keeps one by one
+  int jobs = 0;                 ///< threads that read traces; 0: one per core
+  bool write_index = true;      ///< beside the traces, else in the cache folder
+  double peak_flops_per_s = 0;  ///< of one device, for shares of it; 0: as the traces say
+  // A saved report keeps events one by one, of this rank and of others while there is room.
+  std::optional<int64_t> full_rank;
+  int64_t report_events = 400000;  ///< most of those others; about 5 bytes of the file each
 };
 
 /// The viewer's answers, whoever asks: the server, the report, a test. Reads the traces in a thread

@@ -148,12 +148,14 @@ void enter(Block& block, void* data, size_t bytes, MemorySpace space) {
     self.rising = true;
   }
   if (self.recording) {
-    block.event = self.recording->add({.time_ns = now_ns(),
-                                       .address = reinterpret_cast<uint64_t>(data),
-                                       .bytes = block.bytes,
-                                       .block = block.number,
-                                       .tag = block.tag,
-                                       .thread = block.thread});
+    block.event = self.recording->add(
+        {.time_ns = now_ns(),
+         .address = reinterpret_cast<uint64_t>(data),
+         .bytes = block.bytes,
+         .block = block.number,
+         .tag = block.tag,
+         .thread = block.thread,
+         .stack = self.recording->stack_of != nullptr ? self.recording->stack_of(block.bytes) : 0});
   }
 }
 
@@ -170,7 +172,8 @@ void leave(Block& block) {
                          .bytes = -block.bytes,
                          .block = block.number,
                          .tag = block.tag,
-                         .thread = this_thread()});
+                         .thread = this_thread(),
+                         .stack = 0});
   }
   self.remove(block);
 }

@@ -44,6 +44,7 @@ struct MemoryEvent {
   uint64_t block = 0;  ///< number of the allocation, counted from the start of the process
   MemoryTag tag{};     ///< as known when the block was released, or the recording stopped
   uint16_t thread = 0;
+  uint32_t stack = 0;  ///< what the recording's StackOf said of an allocation
 };
 
 /// A block that was alive when a recording began or ended.
@@ -80,8 +81,12 @@ struct MemoryRecording {
   std::vector<MemorySegment> segments;  ///< at the end; empty on the CPU
 };
 
+/// Who allocates just now, as a number; asked for every allocation of a recording, with the books
+/// locked: it may make no tensor.
+using StackOf = uint32_t (*)(int64_t bytes);
+
 /// @param max_events  the newest so many are kept; 0: all.
-void start_memory_recording(int64_t max_events = 0);
+void start_memory_recording(int64_t max_events = 0, StackOf stack_of = nullptr);
 bool memory_recording();
 MemoryRecording stop_memory_recording();
 /// What a recording that began before the first block would be now, without events.

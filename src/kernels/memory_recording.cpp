@@ -11,13 +11,14 @@ namespace triptych {
 
 using books::Block;
 
-void start_memory_recording(int64_t max_events) {
+void start_memory_recording(int64_t max_events, StackOf stack_of) {
   auto& self = books::run_books();
   const std::lock_guard lock(self.mutex);
   require(!self.recording, "memory: a recording is under way already");
   self.recording = std::make_unique<books::Recording>();
   self.recording->begin_ns = books::now_ns();
   self.recording->max_events = max_events;
+  self.recording->stack_of = stack_of;
   self.recording->before = self.alive();
   for (Block* b = self.first; b != nullptr; b = b->next) b->event = -1;
 }

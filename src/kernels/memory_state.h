@@ -27,6 +27,7 @@ struct Share {
 struct Recording {
   int64_t begin_ns = 0, max_events = 0;
   int64_t next = 0;  ///< number of the next event
+  StackOf stack_of = nullptr;
   std::vector<MemoryBlock> before;
   std::vector<MemoryEvent> events;  ///< a ring once there are max_events
 

@@ -11,7 +11,8 @@
 
 namespace triptych {
 
-void write_memory_events(const MemoryRecording& recording, int64_t base_ns, int64_t pid, int device,
+void write_memory_events(const MemoryRecording& recording, const StackNames& stacks,
+                         int64_t base_ns, int64_t pid, int device,
                          const std::function<void(std::string_view)>& put) {
   constexpr size_t kPiece = size_t{1} << 20;
   std::vector<std::string> layers;
@@ -20,16 +21,17 @@ void write_memory_events(const MemoryRecording& recording, int64_t base_ns, int6
   for (const auto& segment : recording.segments) reserved += segment.bytes;
   std::string text;
   const auto add = [&](int64_t time_ns, uint64_t address, int64_t bytes, MemoryTag tag,
-                       int64_t thread) {
+                       int64_t thread, uint32_t stack = 0) {
     allocated += bytes;
     fmt::format_to(
         std::back_inserter(text),
         "\n  {{\n    \"ph\": \"i\", \"cat\": \"cpu_instant_event\", \"s\": \"t\", \"name\": "
         "\"[memory]\", \"pid\": {}, \"tid\": {},\n    \"ts\": {},\n    \"args\": {{\"Total "
         "Reserved\": {}, \"Total Allocated\": {}, \"Bytes\": {}, \"Addr\": {}, \"Device Id\": {}, "
-        "\"Device Type\": {}, \"Category\": \"{}\", \"Module\": {}}}\n  }},",
+        "\"Device Type\": {}, \"Category\": \"{}\", \"Module\": {}{}{}}}\n  }},",
         pid, thread, trace_time(time_ns, base_ns), reserved, allocated, bytes, address, device,
-        device < 0 ? 0 : 1, name_of(tag.kind), layers.at(tag.layer));
+        device < 0 ? 0 : 1, name_of(tag.kind), layers.at(tag.layer),
+        stack == 0 ? "" : ", \"Call stack\": ", stack == 0 ? "" : stacks.json(stack));
     if (text.size() < kPiece) return;
     put(text);
     text.clear();
@@ -44,7 +46,7 @@ void write_memory_events(const MemoryRecording& recording, int64_t base_ns, int6
     const auto thread = recording.thread_ids.at(e.thread);
     const auto known = e.bytes < 0 ? parts.find(e.block) : parts.end();
     if (known == parts.end() || known->second.size() < 2) {
-      add(e.time_ns, e.address, e.bytes, e.tag, thread);
+      add(e.time_ns, e.address, e.bytes, e.tag, thread, e.stack);
     } else {
       for (const auto* b : known->second) add(e.time_ns, b->address, -b->bytes, b->tag, thread);
     }

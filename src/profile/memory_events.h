@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "kernels/memory_ledger.h"
+#include "profile/native_stacks.h"
 
 namespace triptych {
 
@@ -16,7 +17,8 @@ namespace triptych {
 /// @param pid      process, and number of its main thread
 /// @param device   index of the device whose memory it is; -1: the host's.
 /// @param put      called with pieces of the text in their order; each event ends with a comma.
-void write_memory_events(const MemoryRecording& recording, int64_t base_ns, int64_t pid, int device,
+void write_memory_events(const MemoryRecording& recording, const StackNames& stacks,
+                         int64_t base_ns, int64_t pid, int device,
                          const std::function<void(std::string_view)>& put);
 
 }  // namespace triptych

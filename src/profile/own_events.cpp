@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <vector>
 
 #include "base/format.h"
 #include "base/json.h"
@@ -53,7 +54,7 @@ class Writer {
     if (!c.label.empty()) args += ", \"Label\": " + json_text(c.label);
     const bool apart = c.beside || message;
     const int64_t thread =
-        apart ? lane(message ? c.group + " " + c.type : c.group) : recorded.thread;
+        apart ? lane(message ? c.group + " " + c.type : c.group, c) : recorded.thread;
     const auto name = c.tag + " " + c.type;
     range("mm_comm", name, thread, c.begin_ns, c.end_ns, args);
     // Else an operator that waits, as the one that adds up a gradient and shares it out, would look
@@ -73,17 +74,31 @@ class Writer {
   }
 
   std::string finish() {
-    for (const auto& [name, thread] : lanes_) name_thread(thread, "communication: " + name, thread);
+    for (const auto& [name, lanes] : lanes_)
+      for (const Lane& lane : lanes)
+        name_thread(lane.thread, "communication: " + name, lane.thread);
     return std::move(text_);
   }
 
  private:
-  int64_t lane(const std::string& name) {
-    return lanes_.try_emplace(name, kFirstLane + static_cast<int64_t>(lanes_.size())).first->second;
+  struct Lane {
+    int64_t thread = 0, free_ns = 0;
+  };
+
+  /// The first lane of this name that is free by then: on one lane viewers want ranges that lie
+  /// within each other or apart. Calls come by their begin.
+  int64_t lane(const std::string& name, const CommRecord& call) {
+    auto& lanes = lanes_[name];
+    auto at =
+        std::ranges::find_if(lanes, [&](const Lane& l) { return l.free_ns <= call.begin_ns; });
+    if (at == lanes.end()) at = lanes.insert(at, {kFirstLane + num_lanes_++, 0});
+    at->free_ns = std::max(call.begin_ns, call.end_ns);
+    return at->thread;
   }
 
   int64_t base_ns_, pid_;
-  std::map<std::string, int64_t> lanes_;
+  int64_t num_lanes_ = 0;
+  std::map<std::string, std::vector<Lane>> lanes_;
   std::string text_;
 };
 
@@ -102,7 +117,10 @@ std::string own_events(const Records& records, const std::vector<NodeRun>& nodes
   for (const auto& scope : backward_modules(records.modules, nodes))
     writer.range("module", scope.name, scope.thread, scope.begin_ns, scope.end_ns,
                  "\"Pass\": \"backward\"");
-  for (const auto& call : records.calls) writer.call(call);
+  std::vector<const RecordedCall*> calls;
+  for (const auto& call : records.calls) calls.push_back(&call);
+  std::ranges::stable_sort(calls, {}, [](const RecordedCall* c) { return c->call.begin_ns; });
+  for (const auto* call : calls) writer.call(*call);
   return writer.finish();
 }
 

@@ -164,10 +164,12 @@ void Profiler::start_recording() {
   settings.with_memory = settings.with_memory && !memory_;
   KinetoSession::start(settings, device_type(options_.device));
   try {
-    if (memory_) start_memory_recording();
+    if (settings.with_stack) start_native_stacks();
+    if (memory_) start_memory_recording(0, settings.with_stack ? stack_of_allocation : nullptr);
     Recorder::instance().begin(settings.level, settings.with_stack);
   } catch (...) {
     if (std::exchange(memory_, false) && memory_recording()) stop_memory_recording();
+    if (settings.with_stack) stop_native_stacks();
     KinetoSession::stop(device_type(options_.device));
     throw;
   }
@@ -211,6 +213,7 @@ void Profiler::close(int64_t behind, bool cut_short) {
     parts->memory_device =
         options_.device == DeviceKind::kCpu ? -1 : static_cast<int>(process_.local_rank());
   }
+  if (window.settings.with_stack) parts->stacks = stop_native_stacks();  // no allocation asks now
   parts->collected = KinetoSession::stop(device_type(options_.device));
   const auto now = static_cast<int64_t>(wall_seconds() * 1e9);
   const auto stem = window.settings.save_path / trace_stem(process_.rank(), ::getpid(), now);

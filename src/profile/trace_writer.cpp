@@ -154,10 +154,12 @@ void write_trace(TraceParts parts, const fs::path& stem) {
     file.add(header_text(parts.header));
     file.add(text.substr(cuts.header, cuts.events - cuts.header));
     file.add(own_events(parts.records, nodes, cuts.base_ns, ::getpid()));
+    const StackNames stacks(parts.stacks);
     if (parts.memory)
-      write_memory_events(*parts.memory, cuts.base_ns, ::getpid(), parts.memory_device,
+      write_memory_events(*parts.memory, stacks, cuts.base_ns, ::getpid(), parts.memory_device,
                           [&](std::string_view text) { file.add(text); });
-    file.add(text.substr(cuts.events));
+    put_with_stacks(text.substr(cuts.events), cuts.base_ns, parts.stacks.operators, stacks,
+                    [&](std::string_view piece) { file.add(piece); });
     file.finish();
   }
   fs::path final_name = stem;

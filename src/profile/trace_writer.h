@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "kernels/memory_ledger.h"
 #include "profile/kineto_session.h"
+#include "profile/native_stacks.h"
 #include "profile/recorder.h"
 
 namespace triptych {
@@ -21,6 +22,7 @@ struct TraceParts {
   Records records;
   std::optional<MemoryRecording> memory{};  ///< where our books have recorded, not Kineto
   int memory_device = -1;                   ///< index of its device; -1: the host
+  NativeStacks stacks{};                    ///< with_stack
   Json header;  ///< members of the trace's outermost object, distributedInfo and "mm" among them
 };
 

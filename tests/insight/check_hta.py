@@ -1,6 +1,7 @@
 """Compares our figures with those of HolisticTraceAnalysis on the same traces.
 
-  check_hta.py PROBE GENERATOR              made-up CUDA traces, and PyTorch's of two Gloo ranks
+  check_hta.py PROBE GENERATOR              made-up CUDA traces, ours and in Kineto's own form (kineto_cuda.py), and PyTorch's
+                                            of two Gloo ranks
   check_hta.py --run                        traces that a run of ours makes, through `profile summary --hta`; the environment
                                             names the command and the data (tests/distributed/runs.py)
 
@@ -23,6 +24,7 @@ from hta.trace_analysis import TraceAnalysis  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "distributed"))
 sys.dont_write_bytecode = True
+import kineto_cuda  # noqa: E402
 from runs import COMMAND, Scratch, settings, train  # noqa: E402
 
 SETTINGS = [
@@ -34,6 +36,9 @@ SETTINGS = [
 ]
 
 
+KINETO = [dict(ranks=2, steps=4, seed=1), dict(ranks=3, steps=3, seed=2, whole=True), dict(ranks=1, steps=1, seed=3)]
+
+
 def near(a, b, relative=1e-9, absolute=1e-9):
     if a is None or (isinstance(a, float) and math.isnan(a)):
         return b is None or (isinstance(b, float) and math.isnan(b))
@@ -43,6 +48,11 @@ def near(a, b, relative=1e-9, absolute=1e-9):
 class Check:
     def __init__(self):
         self.count, self.wrong = 0, []
+
+    def rows_absent(self, what, got):
+        self.count += 1
+        if got:
+            self.wrong.append(f"{what}: HTA has nothing, ours {len(got)} rows")
 
     def rows(self, what, want, got, keys, values, relative=1e-9, absolute=1e-9):
         ours = {tuple(str(row[k]) for k in keys): row for row in got}
@@ -83,10 +93,24 @@ def compare(folder, ours, check, label, device):
 
     frame = hta.get_temporal_breakdown(visualize=False)
     check.rows(f"{label} temporal", frame.to_dict("records"), ours["temporal_breakdown"], ["rank"], [c for c in frame.columns if c != "rank"])
+    copies = hta.get_memory_bw_summary(ranks=ranks)
+    if copies is None:
+        check.rows_absent(f"{label} memory bandwidth", ours["memory_bw_summary"])
+    else:
+        want = [{"rank": i[0], "name": i[1], **{k[1]: v for k, v in row.items()}} for i, row in zip(copies.index, copies.to_dict("records"))]
+        check.rows(f"{label} memory bandwidth", want, ours["memory_bw_summary"], ["rank", "name"],
+                   ["count", "mean", "std", "min", "25%", "50%", "75%", "max"], 1e-5)  # a rate is kept in 32 bits
+    frame = hta.get_gpu_user_annotation_breakdown(use_gpu_annotation=True, visualize=False)
+    if frame is None:
+        check.rows_absent(f"{label} annotations of the device", ours["gpu_user_annotations"])
+    else:
+        check.rows(f"{label} annotations of the device", frame.to_dict("records"), ours["gpu_user_annotations"], ["rank", "name"],
+                   ["sum (us)", "max (us)", "min (us)", "mean (us)", "stddev"])
     frame = hta.get_comm_comp_overlap(visualize=False)
     check.rows(f"{label} overlap", frame.to_dict("records"), ours["comm_comp_overlap"], ["rank"], ["comp_comm_overlap_pctg"])
     types, names = hta.get_gpu_kernel_breakdown(visualize=False)
-    check.rows(f"{label} kernel types", types.to_dict("records"), ours["gpu_kernel_types"], ["kernel_type"], ["sum", "percentage"])
+    types = [row for row in types.to_dict("records") if row["sum"] != 0]  # a state of no length: two changes in one us
+    check.rows(f"{label} kernel types", types, ours["gpu_kernel_types"], ["kernel_type"], ["sum", "percentage"])
     columns = ["sum (us)", "max (us)", "min (us)", "mean (us)", "stddev"]
     check.rows(f"{label} kernels", names.to_dict("records"), ours["gpu_kernels"], ["name", "kernel_type", "rank"], columns)
     for rank in ranks:
@@ -100,10 +124,16 @@ def compare(folder, ours, check, label, device):
         check.rows(f"{label} launches", want, got, ["rank"], ["launches", "cpu_duration", "gpu_duration", "launch_delay"])
     frame = hta.get_queue_length_summary(ranks=ranks)
     want = [{"rank": i[0], "stream": i[1], **{k[1]: v for k, v in row.items()}} for i, row in zip(frame.index, frame.to_dict("records"))]
-    # A launch and a kernel in the same us: pandas' quicksort orders them either way, which moves single values by one.
+    # A launch and a kernel in the same us: pandas' quicksort orders them either way, which moves single values by one. So the mean
+    # moves by no more than the share of such values, the deviation by no more than the root of that.
     check.rows(f"{label} queue length", want, ours["queue_length_summary"], ["rank", "stream"], ["count"])
-    check.rows(f"{label} queue length", want, ours["queue_length_summary"], ["rank", "stream"], ["mean", "std"], 1e-3)
     check.rows(f"{label} queue length", want, ours["queue_length_summary"], ["rank", "stream"], ["min", "25%", "50%", "75%", "max"], 0, 1)
+    for rank, series in hta.get_queue_length_time_series(ranks=ranks).items():
+        for stream, rows in series.groupby("stream"):
+            moved, count = int(rows["ts"].duplicated(keep=False).sum()), len(rows)
+            mine, theirs = ([row for row in table if row["rank"] == rank and row["stream"] == stream] for table in (ours["queue_length_summary"], want))
+            for value, moves in (("mean", moved / count), ("std", math.sqrt(moved / max(1, count - 1)))):
+                check.rows(f"{label} queue length", theirs, mine, ["rank", "stream"], [value], 1e-9, moves + 1e-9)
 
 
 def stdout_of(*words):
@@ -115,6 +145,10 @@ def made_up(probe, generator, check):
         with tempfile.TemporaryDirectory() as folder:
             stdout_of(generator, folder, *setting.split())
             compare(pathlib.Path(folder), json.loads(stdout_of(probe, folder)), check, setting, device=True)
+    for setting in KINETO:
+        with tempfile.TemporaryDirectory() as folder:
+            kineto_cuda.write(pathlib.Path(folder), **setting)
+            compare(pathlib.Path(folder), json.loads(stdout_of(probe, folder)), check, f"Kineto {setting}", device=True)
     gloo = pathlib.Path(__file__).parent / "two_gloo_ranks"
     compare(gloo, json.loads(stdout_of(probe, gloo)), check, "PyTorch, Gloo", device=False)
 

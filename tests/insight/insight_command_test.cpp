@@ -47,6 +47,11 @@ TEST_F(InsightCommand, WrongOptionsStartNothing) {
   EXPECT_EQ(run({"insight", dir, "--port", "-1"}).status, 2);
   EXPECT_EQ(run({"insight", dir, "--token", "short"}).status, 2);
   EXPECT_EQ(run({"insight", dir, "--token", "with spaces and; signs"}).status, 2);
+  for (const char* flag : {"--full-rank", "--report-events"}) {
+    const Outcome alone = run({"insight", dir, flag, "0"});
+    EXPECT_EQ(alone.status, 2);
+    EXPECT_THAT(alone.err, HasSubstr(std::string(flag) + " belongs to --report"));
+  }
   const Outcome open = run({"insight", dir, "--host", "0.0.0.0"});
   EXPECT_EQ(open.status, 2);
   EXPECT_THAT(open.err, HasSubstr("give a --token as well"));

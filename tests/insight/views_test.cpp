@@ -100,6 +100,22 @@ TEST(Tiles, HoldEveryEventAtEveryLevel) {
   }
 }
 
+TEST(Timeline, ARangeAddsUpWhereEventsCrossEachOther) {
+  // An annotation that ends when its message does, long after the operator that it began in.
+  const auto run = run_of({R"({"traceEvents": [
+      {"ph": "X", "cat": "cpu_op", "name": "step", "pid": 1, "tid": 1, "ts": 0, "dur": 100},
+      {"ph": "X", "cat": "cpu_op", "name": "send", "pid": 1, "tid": 1, "ts": 10, "dur": 20},
+      {"ph": "X", "cat": "user_annotation", "name": "gloo:send", "pid": 1, "tid": 1, "ts": 20, "dur": 60},
+      {"ph": "X", "cat": "cpu_op", "name": "mm", "pid": 1, "tid": 1, "ts": 50, "dur": 40}]})"});
+  const auto range = range_json(*run, std::vector<uint32_t>{0}, -1000, 1000000);
+  std::map<std::string, int64_t> self;
+  int64_t sum = 0;
+  for (const auto& row : range["rows"])
+    sum += self[row["name"].get<std::string>()] = row["self_ns"].get<int64_t>();
+  EXPECT_EQ(range["busy"][0]["busy_ns"], 100000);
+  EXPECT_EQ(sum, 100000) << range;
+}
+
 TEST(Timeline, TracksSlicesRangesSearch) {
   const Loaded l({.data = 2, .steps = 2, .layers = 2});
   const auto tracks = tracks_json(*l.run);

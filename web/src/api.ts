@@ -1,6 +1,8 @@
 // Questions to the server, or, in a report that was saved as one file, to the answers inside it.
 import type { Json, Row } from "./format";
 import { isRow } from "./format";
+import type { Held } from "./held";
+import { heldOf } from "./held";
 import { during } from "./idle";
 
 export type Query = Record<string, string | number | null | undefined>;
@@ -23,6 +25,7 @@ export function address(path: string, query: Query = {}): string {
 /** Answers of a saved report: text, or base64 of binary ones. */
 interface Saved { documents: Record<string, Json>; binary: Record<string, string> }
 let saved: Saved | null = null;
+let events: Held | null = null;  // those that a saved report carries one by one
 
 /** Under what a saved report keeps an answer. */
 function savedKey(path: string, query: Query): string {
@@ -35,8 +38,11 @@ function savedKey(path: string, query: Query): string {
 
 export const isReport = (): boolean => saved !== null;
 
-/** Whether this question has an answer: a server has all, a saved report those that were saved. */
-export const isAnswered = (path: string): boolean => saved === null || path in saved.documents;
+/** What a saved report holds one by one; null from a server, which has everything. */
+export const heldEvents = (): Held | null => events;
+
+/** Whether this event has details: a server has all, a saved report those that it carries. */
+export const isHeld = (slice: number): boolean => saved === null || `slice/${slice}` in saved.documents || events?.has(slice) === true;
 
 function fromBase64(text: string): Uint8Array<ArrayBuffer> {
   const raw = atob(text);
@@ -60,7 +66,9 @@ export async function openReport(): Promise<void> {
   } else {
     text = new TextDecoder().decode(packed);
   }
-  saved = JSON.parse(text) as Saved;
+  const report = saved = JSON.parse(text) as Saved;
+  events = heldOf(report.documents["report"], (file) => fromBase64(report.binary[`events?file=${file}`] ?? ""),
+    (file) => { const strings = report.documents[`strings?file=${file}&from=0`]; return isRow(strings) ? strings : {}; });
 }
 
 async function answer(path: string, query: Query, signal?: AbortSignal): Promise<Response> {
@@ -82,7 +90,7 @@ export function ask(path: string, query: Query = {}, signal?: AbortSignal): Prom
 async function askNow(path: string, query: Query, signal?: AbortSignal): Promise<Row> {
   if (saved !== null) {
     const document = saved.documents[savedKey(path, query)];
-    return isRow(document) ? document : notInReport();
+    return isRow(document) ? document : events?.answer(path, query) ?? notInReport();
   }
   return await (await answer(path, query, signal)).json() as Row;
 }

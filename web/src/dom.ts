@@ -35,9 +35,22 @@ export function append(parent: Node, children: Child[]): void {
   }
 }
 
+/** How an element is found again after its surroundings were made anew; "" when it has no name. */
+function focusKey(element: Element): string {
+  const name = element.id || (element.closest("label")?.firstElementChild?.textContent ?? "") || (element.getAttribute("aria-label") ?? "") || (element instanceof HTMLButtonElement ? element.textContent : "");
+  return name === "" ? "" : `${element.tagName}/${name}`;
+}
+
+/** New children. Whoever was inside with the keyboard stays: on the element of the same name, else on the chosen tab, else on the page. */
 export function replace(parent: Element, ...children: Child[]): void {
+  const active = document.activeElement, inside = active !== null && active !== parent && parent.contains(active);
+  const key = inside ? focusKey(active) : "";
   parent.replaceChildren();
   append(parent, children);
+  if (!inside) return;
+  const same = key === "" ? undefined : [...parent.querySelectorAll<HTMLElement>("button, select, input, canvas, [tabindex]")].find((element) => focusKey(element) === key);
+  const next = same ?? parent.querySelector<HTMLElement>("[role=tab][aria-selected=true]") ?? parent.closest<HTMLElement>("main");
+  next?.focus({ preventScroll: true });
 }
 
 export function button(label: string, onClick: () => void, props: Props = {}): HTMLButtonElement {

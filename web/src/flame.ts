@@ -1,5 +1,5 @@
 // Call stacks added up: a bar a call path, as wide as its time, callers above what they call.
-import { isReport } from "./api";
+import { heldEvents, isHeld, isReport } from "./api";
 import { plot } from "./canvas";
 import type { Child } from "./dom";
 import { button, download, h, replace, select } from "./dom";
@@ -158,7 +158,9 @@ function parts(document: Row, options: FlameOptions, again: () => void): Child[]
         again();
       }),
       button(t("All"), () => { zoom(root); }),
-      !isReport() && button(t("To the timeline"), () => { if (chosen.first >= 0) state.go("timeline", { slice: chosen.first }); }, { title: t("The first of these calls") }),
+      (!isReport() || heldEvents()?.any === true) && button(t("To the timeline"), () => {
+        if (chosen.first >= 0 && isHeld(chosen.first)) state.go("timeline", { slice: chosen.first });
+      }, { title: t("The first of these calls") }),
       button(t("Collapsed stacks"), () => { download("stacks.txt", "text/plain", collapsed(root)); }, { title: t("Text that flame-graph programs read") }),
       leftOut > 0 && h("span", { class: "muted" }, t("{n} short paths are left out", { n: leftOut }))),
     chart.element, words,

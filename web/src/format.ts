@@ -30,8 +30,8 @@ export function bytes(value: number): string {
 export function short(value: number): string {
   if (!Number.isFinite(value)) return "–";
   const size = Math.abs(value);
+  if (Number.isInteger(value) && size < 2 ** 53) return String(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2);
-  if (Number.isInteger(value)) return String(value);
   return String(Number(value.toFixed(size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : 4)));
 }
 
@@ -44,12 +44,16 @@ export function percent(share: number): string {
   return Number.isFinite(share) ? `${(share * 100).toFixed(Math.abs(share) < 0.1 ? 2 : 1)} %` : "–";
 }
 
+/** Kinds of memory, each a column of a table. */
+const memoryKinds = /^(activation|checkpoint|communication|gradient|input|optimizer_state|parameter|temporary|unknown|workspace)$/;
+
 export type Kind = "time" | "bytes" | "share" | "percent" | "bandwidth" | "flops" | "number" | "text";
 
 export function kindOf(field: string): Kind {
   if (/(^|_)ns$/.test(field) || field === "t") return "time";
   if (/bandwidth|_bps$|busbw|algbw|bytes_per_s/.test(field)) return "bandwidth";
   if (/percent$/.test(field)) return "percent";
+  if (memoryKinds.test(field)) return "bytes";
   if (/(^|_)bytes$|^(allocated|reserved|size|listed|total|requested|largest_free)$/.test(field)) return "bytes";
   if (/(^|_)(share|ratio|fraction|fragmentation|excess|mfu|hfu)$|^of_/.test(field)) return "share";
   if (/flops?(_per_s|_per_second|_per_step)?$/.test(field)) return "flops";
@@ -61,6 +65,7 @@ export function show(field: string, value: Json | undefined): string {
   if (typeof value === "boolean") return value ? "✓" : "–";
   if (typeof value === "string") return value;
   if (typeof value !== "number") return JSON.stringify(value);
+  if (value < 0 && /^(src|dst|rank|stage)$/.test(field)) return "–";  // of a collective: no one
   switch (kindOf(field)) {
     case "time": return time(value);
     case "bytes": return bytes(value);

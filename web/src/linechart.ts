@@ -71,7 +71,11 @@ export function lineChart(start: Curve[], options: LineOptions): LineChart {
     });
     if (!(low <= high)) { low = 0; high = 1; }
     if (low > 0 && low < 0.5 * high) low = 0;
-    if (low === high) { low -= 0.5; high += 0.5; }
+    if (low === high) {  // a constant: from zero, so that its size shows
+      low = Math.min(0, low);
+      high = Math.max(0, high);
+      if (low === high) high = 1;
+    }
     high += (high - low) * 0.04;
     const px = (x: number): number => left + ((x - x0) / (x1 - x0)) * (width - left - right);
     const py = (y: number): number => top + (1 - (y - low) / (high - low)) * (height - top - bottom);

@@ -120,5 +120,5 @@ async function start(): Promise<void> {
 }
 
 // For the tests of the page.
-Object.assign(window, { triptychIdle: whenIdle });
+Object.assign(window, { triptychIdle: whenIdle, triptychAsk: ask });
 void during(start());

@@ -1,6 +1,6 @@
 // Pieces that several pages use.
 import type { Query } from "./api";
-import { ApiError, ask, isAnswered } from "./api";
+import { ApiError, ask, isHeld } from "./api";
 import type { Child } from "./dom";
 import { h, replace } from "./dom";
 import type { Json, Row } from "./format";
@@ -80,7 +80,7 @@ export function tabs(label: string, list: readonly (readonly [string, string, ()
 
 /** Where in the timeline a row points to, as parameters of that page; null when it does not say, or when a saved report does not hold it. */
 export function hashOf(row: Row): Record<string, string | number> | null {
-  const reaches = (id: Json | undefined): id is number => typeof id === "number" && isAnswered(`slice/${id}`);
+  const reaches = (id: Json | undefined): id is number => typeof id === "number" && isHeld(id);
   for (const name of ["slice", "first_id"]) {
     const id = row[name];
     if (reaches(id)) return { slice: id };

@@ -30,7 +30,8 @@ for (const scheme of ["light", "dark"]) {
       assert.ok((await page.locator("main").innerText()).length > 20, `${name} is blank`);
       await shot(`${name}-${scheme}`);
       for (const tab of await page.locator("main [role=tablist] [role=tab]").all()) {
-        if (name === "timeline") break;
+        // In the dark tabs are the same elements; INSIGHT_SHOTS=all makes their pictures, too.
+        if (name === "timeline" || (scheme === "dark" && process.env.INSIGHT_SHOTS !== "all")) break;
         const label = (await tab.innerText()).trim();
         await tab.click();
         await idle();
@@ -117,6 +118,14 @@ test("bars and cells of a matrix are walked with the arrows, and Enter opens", a
   await page.keyboard.press("Enter");
   await idle();
   assert.match(page.url(), /rank=7/);
+  // The keyboard stays where it was: on the tab of what has been opened, not at the page's top.
+  assert.equal(await page.evaluate(() => document.activeElement.getAttribute("role")), "tab");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "tab-step");
+  const rank = page.locator("main label.field select").first();
+  await rank.focus();
+  await rank.selectOption("3");
+  await idle();
+  assert.ok(await page.evaluate(() => document.activeElement.tagName === "SELECT" && document.activeElement.value === "3"), "the choice keeps the focus");
   await go("communication", "?tab=matrix");
   const chart = page.locator("main .chart").first();
   await page.locator("main [role=tab]").first().focus();
@@ -366,7 +375,7 @@ test("a viewer with a token lets in who has it", async () => {
 
 test("the report is one file that works without a server", async () => {
   const file = path.join(scratch(), "report.html");
-  writeReport(run, file, "--baseline", baseline);
+  writeReport(run, file, "--baseline", baseline, "--report-events", "0");
   assert.ok(fs.statSync(file).size < 15 << 20, `${fs.statSync(file).size} bytes`);
   const { page, go, idle, shot, check, close } = await openPage(`file://${file}`);
   for (const name of pages) {
@@ -402,6 +411,7 @@ test("the report is one file that works without a server", async () => {
   await go("operators", "?tab=ops");
   assert.equal(await page.locator("main .table .toolbar", { hasText: "shows it in the timeline" }).count(), 0);
   await go("timeline");
+  assert.match(await page.locator(".holdings").innerText(), /a picture of the timeline, not its events/);
   await page.waitForFunction(() => window.triptychTimeline.tiles.get(window.triptychTimeline.lanes.list.find((lane) => lane.track).track.id,
     window.triptychTimeline.tiles.overviewLevel, 0) !== undefined);
   check();
@@ -409,13 +419,12 @@ test("the report is one file that works without a server", async () => {
 });
 
 test("a report with a full rank keeps its events one by one", async () => {
-  const small = path.join(scratch(), "small.html"), full = path.join(scratch(), "full.html");
-  writeReport(run, small);
-  writeReport(run, full, "--full-rank", "5");
-  assert.ok(fs.statSync(full).size > fs.statSync(small).size * 1.2);
+  const full = path.join(scratch(), "full.html");
+  writeReport(run, full, "--full-rank", "5", "--report-events", "0");
   assert.throws(() => { writeReport(run, full, "--full-rank", "77"); }, /there is no trace of this rank/);
   const { page, go, idle, shot, check, close } = await openPage(`file://${full}`);
   await go("timeline");
+  assert.match(await page.locator(".holdings").innerText(), /every event of ranks 5: .*of ranks 0–4, 6–7 it holds a picture/);
   // Zoomed to 6 ms, every event of rank 5 is itself.
   const events = async (rank, share) => {
     await page.evaluate(([wanted, part]) => {
@@ -448,6 +457,76 @@ test("a report with a full rank keeps its events one by one", async () => {
   }
   assert.ok(most.all > 5, JSON.stringify(most));
   await shot("report-full-rank");
+  // What is not held is said, not left out in silence.
+  await page.locator("input[type=search]").first().fill("dtype:BFloat16");
+  await page.keyboard.press("Enter");
+  await idle();
+  assert.match(await page.locator(".bottom .sums").innerText(), /^0 matches.*no arguments.*not searched: ranks 0–4, 6–7/);
+  check();
+  await close();
+});
+
+test("a report answers from the events it holds what the server answers", async () => {
+  const file = path.join(scratch(), "report.html");
+  writeReport(run, file);
+  assert.ok(fs.statSync(file).size < 15 << 20, `${fs.statSync(file).size} bytes`);
+  const { page, go, idle, shot, check, close } = await openPage(`file://${file}`);
+  const server = async (name, query) => await (await fetch(new URL(`/api/v1/${name}?${new URLSearchParams(query)}`, viewer.url))).json();
+  const report = (name, query) => page.evaluate(([asked, with_]) => window.triptychAsk(asked, with_), [name, query]);
+  const tracks = (await server("tracks", {})).ranks.slice(0, 3).flatMap((rank) => rank.processes.flatMap((process) => process.tracks))
+    .filter((track) => track.kind !== "counter").map((track) => track.id).join(",");
+  const { begin_ns: begin, end_ns: end } = await server("tracks", {});
+  const middle = { tracks, t0: Math.round(begin + (end - begin) * 0.4321), t1: Math.round(begin + (end - begin) * 0.5678) };
+  for (const [name, query] of [
+    ["range", middle], ["range", { ...middle, t0: begin, t1: end }], ["flows", { ...middle, limit: 50 }],
+    ["search", { q: "flash", limit: 2000 }], ["search", { q: "/^aten::(mm|addmm)$/", limit: 100, rank: 3 }], ["search", { q: "AllReduce", limit: 7 }],
+  ]) {
+    const [mine, theirs] = [await report(name, query), await server(name, query)];
+    for (const answer of [mine, theirs]) {
+      delete answer.left_out;
+      delete answer.next;
+      answer.rows?.sort((a, b) => (a.name + a.category < b.name + b.category ? -1 : 1));
+    }
+    assert.ok((theirs.rows ?? theirs.matches ?? theirs.flows).length > 0, name);
+    assert.deepEqual(mine, theirs, `${name} ${JSON.stringify(query)}`);
+  }
+  // The flame of a range: the same paths and times, in whatever order.
+  const paths = ({ nodes }) => {
+    const whole = [];
+    for (const node of nodes) whole.push((node.parent < 0 ? "" : `${whole[node.parent]};`) + node.name);
+    return nodes.map(({ calls, total_ns, self_ns, device_ns }, i) => [whole[i], calls, total_ns, self_ns, device_ns].join(" ")).sort();
+  };
+  assert.deepEqual(paths(await report("flame", middle)), paths(await server("flame", middle)));
+  // Events one by one: a kernel, the call that launched it, a step.
+  for (const q of ["flash_fwd", "cudaLaunchKernel", "ProfilerStep#11"]) {
+    const { id } = (await server("search", { q, limit: 40, rank: 2 })).matches.at(-1);
+    const ids = (list) => list.map((event) => event.id).sort();
+    const left = new Set(["args", "op"]);
+    const facts = (slice) => Object.fromEntries(Object.entries(slice).filter(([name]) => !left.has(name))
+      .map(([name, value]) => [name, ["flows_in", "flows_out", "kernels"].includes(name) ? ids(value) : value]));
+    assert.deepEqual(facts(await report(`slice/${id}`, {})), facts(await server(`slice/${id}`, {})), q);
+    for (const forward of [0, 1]) assert.deepEqual((await report("same_name", { slice: id, forward })).id, (await server(`slice/${id}`, {}))[forward ? "next" : "previous"]);
+  }
+  // The same by hand: a search whose matches open, a dragged range that adds up, its flame, arrows.
+  await go("timeline");
+  assert.match(await page.locator(".holdings").innerText(), /holds every event/);
+  await page.locator("input[type=search]").first().fill("flash_fwd");
+  await page.keyboard.press("Enter");
+  await idle();
+  assert.match(await page.locator(".bottom .sums").innerText(), /^\d+ matches/);
+  await page.keyboard.press("]");
+  await idle();
+  assert.ok(await page.evaluate(() => window.triptychTimeline.selected.name.includes("flash_fwd")));
+  await page.keyboard.press("m");
+  await idle();
+  assert.match(await page.locator(".bottom .sums").innerText(), /lanes · busy ([\d.]+ \S+) = self times \1/);
+  await page.keyboard.press("e");
+  await idle();
+  await page.locator(".bottom [role=tab]", { hasText: "Flame" }).click();
+  await idle();
+  assert.equal(await page.locator(".bottom canvas").count(), 1);
+  await shot("report-events");
+  assert.equal(await page.locator("[role=alert]").count(), 0);
   check();
   await close();
 });

@@ -45,6 +45,9 @@ test("numbers carry their units", async () => {
   assert.equal(show("bandwidth", 2.5e9), "2.5 GB/s");
   assert.equal(show("share", 0.5), "50.0 %");
   assert.equal(show("calls", 7), "7");
+  assert.equal(show("sequence", 4294967309), "4294967309", "a number of an event is shown whole");
+  assert.equal(show("src", -1), "–");
+  assert.equal(show("gradient", 187200), "182.8 KiB");
   assert.equal(show("bytes", null), "–");
 });
 

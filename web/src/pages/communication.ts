@@ -63,13 +63,13 @@ export function communicationPage(root: HTMLElement, { info, signal }: PageConte
     if (types.length > 1 && !isReport()) {
       bar.append(select(t("Kind"), [...all, ...types.map((name) => [name, name] as const)], state.get("type"), (value) => { state.set({ type: value }); again(); }));
     }
-    body.replaceChildren(bar, tabs(t("Communication"), [
+    replace(body, bar, tabs(t("Communication"), [
       ["matrix", t("Matrix"), () => load("", "comm/matrix", query, (document) => [matrix(document)], signal)],
       ["ranks", t("Waiting by rank"), () => load("", "comm/ranks", { ...scopeQuery(), tag: state.get("tag") }, waiting, signal)],
       ["links", t("Links"), () => load("", "comm/links", scopeQuery(), (document) => generic(document, [], "comm-links"), signal)],
       ["calls", t("Calls"), () => load("", "comm/calls", { ...query, limit: 20000 }, (document) => [
-        rowsTable("comm-calls", document["rows"]), ...generic(document, ["rows", "calls", "offset", "limit", "columns"], "comm")], signal)],
-      ["groups", t("Groups"), () => load("", "comm/groups", scopeQuery(), (document) => generic(document, ["rows"], "comm-groups"), signal)],
+        rowsTable("comm-calls", document["rows"]), ...generic(document, ["rows", "calls", "offset", "limit", "columns", "total"], "comm")], signal)],
+      ["groups", t("Groups"), () => load("", "comm/groups", scopeQuery(), (document) => generic({ ...document, groups: rowsOf(document["groups"]).map(({ size, ...rest }): Row => ({ ...rest, ranks: size ?? null })) }, ["rows"], "comm-groups"), signal)],
       ["alignment", t("Clocks"), () => load("", "comm/alignment", scopeQuery(), (document) => generic(document, [], "comm-alignment"), signal)],
     ], state.get("tab", "matrix"), (tab) => { state.set({ tab }); }));
   };

@@ -1,5 +1,5 @@
 // What a step waited for: the critical path, and the causes of idle time on devices.
-import { h } from "../dom";
+import { h, replace } from "../dom";
 import { stackedBars } from "../bars";
 import type { Row } from "../format";
 import { isRow, title } from "../format";
@@ -26,7 +26,7 @@ function path(document: Row): Child[] {
 export function criticalPage(root: HTMLElement, { info, signal }: PageContext): void {
   const body = h("div", {});
   const fill = (): void => {
-    body.replaceChildren(scopeBar(info, fill), tabs(t("Critical path"), [
+    replace(body, scopeBar(info, fill), tabs(t("Critical path"), [
       ["path", t("Critical path"), () => load("", "critical_path", scopeQuery(), path, signal)],
       ["idle", t("Idle time"), () => load("", "idle", scopeQuery(), (document) => generic(document, [], "idle"), signal)],
     ], state.get("tab", "path"), (tab) => { state.set({ tab }); }));

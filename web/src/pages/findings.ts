@@ -1,7 +1,7 @@
 // What stands out, in words, each with its evidence and the way to the place.
 import { isReport } from "../api";
 import type { Child } from "../dom";
-import { h } from "../dom";
+import { h, replace } from "../dom";
 import type { Row } from "../format";
 import { isRow, percent, rowsOf, show, textOf, title } from "../format";
 import { hashOf, load } from "../parts";
@@ -38,7 +38,7 @@ function one(finding: Row): HTMLElement {
 
 export function findingsPage(root: HTMLElement, { info, signal }: PageContext): void {
   const body = h("div", {});
-  const fill = (): void => { body.replaceChildren(scopeBar(info, fill, ["span", "step"]), load(t("Findings"), "findings", scopeQuery(), findingList, signal)); };
+  const fill = (): void => { replace(body, scopeBar(info, fill, ["span", "step"]), load(t("Findings"), "findings", scopeQuery(), findingList, signal)); };
   root.append(body);
   fill();
 }

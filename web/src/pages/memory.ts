@@ -1,6 +1,6 @@
 // Memory over time by category, what is alive at the peak, and allocator snapshots.
 import { isReport } from "../api";
-import { h, select } from "../dom";
+import { h, replace, select } from "../dom";
 import type { Child } from "../dom";
 import type { Json, Row } from "../format";
 import { bytes, isRow, numberOf, rowsOf, textOf, time } from "../format";
@@ -64,7 +64,7 @@ export function memoryPage(root: HTMLElement, { info, signal }: PageContext): vo
   const snapshots = Array.isArray(info.run["snapshots"]) ? info.run["snapshots"] : [];
   const fill = (): void => {
     const number = state.get("number", "0");
-    body.replaceChildren(scopeBar(info, fill, ["rank", "span"]), tabs(t("Memory"), [
+    replace(body, scopeBar(info, fill, ["rank", "span"]), tabs(t("Memory"), [
       ["curve", t("Curve"), () => h("div", {},
         load("", "memory/curve", { ...scopeQuery(), points: 1000 }, curve, signal),
         load(t("Categories at the peak"), "memory/categories", scopeQuery(), (document) => [rowsTable("memory-categories", document["rows"], { bar: "bytes" })], signal))],

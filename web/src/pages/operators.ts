@@ -1,6 +1,6 @@
 // Tables of operators, kernels and modules.
 import { isReport } from "../api";
-import { h, select } from "../dom";
+import { h, replace, select } from "../dom";
 import { flame } from "../flame";
 import type { Child } from "../dom";
 import type { Row } from "../format";
@@ -48,7 +48,7 @@ export function operatorsPage(root: HTMLElement, { info, signal }: PageContext):
       return h("div", {}, select(t("Stacks of"), [["", t("all calls of the host")], ["modules", t("modules")]], by, (value) => { state.set({ by: value }); fill(); }),
         load("", "flame", { ...scopeQuery(), by }, (document) => [flame(document)], signal));
     };
-    body.replaceChildren(scopeBar(info, fill),
+    replace(body, scopeBar(info, fill),
       tabs(t("Tables"), [["ops", t("Operators"), view("ops", "self_ns")], ["kernels", t("Kernels"), view("kernels", "total_ns")], ["modules", t("Modules"), view("modules", "total_ns")], ["flame", t("Flame"), stacks]],
         state.get("tab", "ops"), (tab) => { state.set({ tab }); }));
   };

@@ -1,6 +1,6 @@
 // What kind of run this is, how each rank and step spends its time, and what stands out.
 import { isReport } from "../api";
-import { h } from "../dom";
+import { h, replace } from "../dom";
 import { stackedBars, timeParts } from "../bars";
 import type { Child } from "../dom";
 import type { Row } from "../format";
@@ -53,7 +53,7 @@ export function overviewPage(root: HTMLElement, context: PageContext): void {
       const open = (row: Row): void => { state.set({ rank: textOf(row["rank"]), by: "step" }); fill(); };
       return [...barsOf(rows, by, by === "rank" && !isReport() ? open : undefined), rowsTable(`summary-${by}`, rows, { height: 300, columns: ["rank", "step", "mfu", "total_ns"], hidden: ["begin_ns", "stage_ns", "exposed_without_bubble_ns", "memory_copy_ns", "sync_ns"] })];
     }, signal);
-    body.replaceChildren(
+    replace(body, 
       scopeBar(info, fill),
       tabs(t("Summary"), [["rank", t("By rank"), view("rank")], ["step", t("By step"), view("step")]], state.get("by", "rank"), (by) => { state.set({ by }); }),
       load(t("Findings"), "findings", scopeQuery(), findingList, signal));

@@ -154,7 +154,7 @@ function pipeline(document: Row): Child[] {
 export function parallelismPage(root: HTMLElement, { info, signal }: PageContext): void {
   const body = h("div", {});
   const fill = (): void => {
-    body.replaceChildren(scopeBar(info, fill, ["step", "span"]), tabs(t("Parallelism"), [
+    replace(body, scopeBar(info, fill, ["step", "span"]), tabs(t("Parallelism"), [
       ["layout", t("Rank grid"), () => load("", "parallel/layout", {}, (document) => {
         const box = h("div", {});
         box.append(load("", "summary", { ...scopeQuery(), by: "rank" }, (summary) => layout(document, summary), signal));

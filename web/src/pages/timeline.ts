@@ -1,5 +1,5 @@
 // The timeline page: view, keys, panel and address put together.
-import { ask, isReport } from "../api";
+import { ask, heldEvents, isReport } from "../api";
 import { button, h } from "../dom";
 import type { Json, Row } from "../format";
 import { numberOf, rowsOf, textOf } from "../format";
@@ -15,6 +15,37 @@ import { Panel } from "../timeline/panel";
 import type { Hit } from "../timeline/view";
 import { TimelineView } from "../timeline/view";
 
+/** What a search has not looked at, in words. */
+function searchNote(answer: Row, ranks: readonly number[]): string {
+  const others = heldEvents()?.others(ranks) ?? [], reason = textOf(answer["incomplete"]);
+  return [reason === "arguments" ? t("a saved report holds no arguments: names were searched") : reason,
+    others.length > 0 ? t("not searched: ranks {list}, of which this report holds a picture only", { list: rankList(others) }) : ""].filter((text) => text !== "").join(" · ");
+}
+
+/** "0–3, 7". */
+export function rankList(ranks: readonly number[]): string {
+  const parts: string[] = [];
+  const sorted = [...ranks].sort((a, b) => a - b);
+  for (let i = 0; i < sorted.length;) {
+    let j = i;
+    while (sorted[j + 1] === (sorted[j] ?? 0) + 1) ++j;
+    parts.push(j > i ? `${sorted[i] ?? ""}–${sorted[j] ?? ""}` : String(sorted[i]));
+    i = j + 1;
+  }
+  return parts.join(", ");
+}
+
+/** What a saved report holds of the timeline, in words; "" from a server. */
+function holdings(ranks: readonly number[]): string {
+  const held = heldEvents();
+  if (held === null) return "";
+  const others = held.others(ranks);
+  if (!held.any) return t("This report holds a picture of the timeline, not its events: there is nothing to search or add up.");
+  if (others.length === 0) return t("This report holds every event: search, sums and flows are exact; arguments are left out.");
+  return t("This report holds every event of ranks {held}: their search, sums and flows are exact; of ranks {others} it holds a picture. Arguments are left out.",
+    { held: rankList(held.ranks), others: rankList(others) });
+}
+
 export async function timelinePage(root: HTMLElement, { signal }: PageContext): Promise<void> {
   const document = await ask("tracks", {}, signal);
   const ranks = parseTracks(document);
@@ -28,7 +59,7 @@ export async function timelinePage(root: HTMLElement, { signal }: PageContext): 
     const have = await ask("report");
     const list = (value: Json | undefined): number[] => (Array.isArray(value) ? value.map(Number) : []);
     view.tiles.report = rowsOf(have["sets"]).map((set) => ({ levels: list(set["levels"]), tracks: list(set["tracks"]) }));
-    view.tiles.overviewLevel = Math.max(0, ...view.tiles.report.flatMap((set) => set.levels));
+    view.tiles.overviewLevel = Math.max(view.tiles.overviewLevel, ...view.tiles.report.flatMap((set) => set.levels));
   }
   const allTracks = ranks.flatMap((rank) => rank.tracks.filter((track) => track.kind !== "counter").map((track) => track.id));
 
@@ -87,7 +118,7 @@ export async function timelinePage(root: HTMLElement, { signal }: PageContext): 
       const total = numberOf(answer["total"], found.length);
       message.textContent = t("{n} matches", { n: total });
       showPanel(true);
-      panel.matches(found, total);
+      panel.matches(found, total, searchNote(answer, ranks.map((rank) => rank.rank)));
     } catch (error) {
       showPanel(true);
       panel.searchError(error);
@@ -151,7 +182,7 @@ export async function timelinePage(root: HTMLElement, { signal }: PageContext): 
       button(t("Align starts"), () => { align("start"); }, { title: t("Move all ranks so that their event of this name starts together (L)") }),
       button(t("Undo alignment"), () => { view.shifts.clear(); view.draw(); }),
       button(t("Whole range"), () => { view.setWindow(view.begin, view.end); save(); }), button(t("Keys"), () => { help.showModal(); }, { title: "?" }), message, flowsNote),
-    view.element, panel.element, help);
+    ...(isReport() ? [h("p", { class: "muted holdings", attrs: { role: "note" } }, holdings(ranks.map((rank) => rank.rank)))] : []), view.element, panel.element, help);
 
   view.lanes.pins = state.get("pins") === "" ? [] : state.get("pins").split(",");
   view.lanes.order = state.get("order") === "" ? [] : state.get("order").split(",");

@@ -19,15 +19,19 @@ export class Counters {
     const length = view.t1 - view.t0, shift = view.shiftOf(track.file);
     const t0 = view.t0 - shift, t1 = view.t1 - shift;
     const piece = this.pieces.get(track.id);
-    const fits = piece !== undefined && piece.t0 <= Math.max(t0, view.begin) && piece.t1 >= Math.min(t1, view.end) && piece.t1 - piece.t0 <= length * 6;
-    if (fits || this.asking.has(track.id) || isReport()) return;
+    const fits = piece !== undefined && (isReport() ||
+      (piece.t0 <= Math.max(t0, view.begin) && piece.t1 >= Math.min(t1, view.end) && piece.t1 - piece.t0 <= length * 6));
+    if (fits || this.asking.has(track.id) ) return;
     this.asking.add(track.id);
     const done = begin();
     const from = Math.floor(Math.max(view.begin, t0 - length / 2)), to = Math.ceil(Math.min(view.end + 1, t1 + length / 2));
-    ask("counters", { track: track.id, t0: from, t1: Math.max(to, from + 1), n: buckets }).then((answer) => {
+    // A saved report has one curve of the whole time.
+    ask("counters", isReport() ? { track: track.id } : { track: track.id, t0: from, t1: Math.max(to, from + 1), n: buckets }).then((answer) => {
       const list = (name: string): Json[] => { const value = answer[name]; return Array.isArray(value) ? value : []; };
       this.pieces.set(track.id, { t0: numberOf(answer["t0"], from), t1: numberOf(answer["t1"], to), min: list("min"), max: list("max"), avg: list("avg") });
-    }).catch(() => undefined).finally(() => {
+    }).catch(() => {
+      if (isReport()) this.pieces.set(track.id, { t0: from, t1: to, min: [], max: [], avg: [] });  // asked once
+    }).finally(() => {
       setTimeout(() => { this.asking.delete(track.id); this.changed(); done(); }, 60);
     });
   }

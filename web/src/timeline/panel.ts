@@ -1,5 +1,5 @@
 // What is below the lanes: the chosen event, the sums of a range, the matches of a search.
-import { ask, isAnswered, isReport } from "../api";
+import { ask, heldEvents, isHeld, isReport } from "../api";
 import { button, h, replace } from "../dom";
 import type { Child } from "../dom";
 import type { Json, Row } from "../format";
@@ -54,7 +54,7 @@ export class Panel {
 
   private link(slice: Json | undefined): Child {
     if (!isRow(slice)) return false;
-    if (!isAnswered(`slice/${textOf(slice["id"])}`)) return h("span", {}, `${textOf(slice["name"]) || `#${textOf(slice["id"])}`} `);
+    if (!isHeld(numberOf(slice["id"], -1))) return h("span", {}, `${textOf(slice["name"]) || `#${textOf(slice["id"])}`} `);
     return button(textOf(slice["name"]) || `#${textOf(slice["id"])}`, () => { this.actions.open(slice); }, { class: "link" });
   }
   private links(name: string, value: Json | undefined): Child {
@@ -66,10 +66,10 @@ export class Panel {
   /** Fills the tab of one event; `turn` also shows it. `known`: what the picture says of it, for a report that holds no more. */
   async slice(id: number, turn = true, known?: Row): Promise<Row | null> {
     if (turn) this.show("slice");
-    if (known !== undefined && !isAnswered(`slice/${id}`)) {
+    if (known !== undefined && !isHeld(id)) {
       const { name, ...rest } = known;
       this.fill("slice", h("h3", { class: "slice-name" }, textOf(name)), facts(rest),
-        h("p", { class: "muted" }, t("A saved report holds the details of those events only that its findings lead to.")));
+        h("p", { class: "muted" }, t("This report holds a picture of this rank, not its events; those that findings lead to have their details.")));
       return null;
     }
     this.fill("slice", h("p", { class: "muted" }, t("Loading…")));
@@ -85,7 +85,8 @@ export class Panel {
             this.links(t("Inside"), slice["parents"]), this.links(t("Contains"), slice["children"]), this.links(t("Launched by"), slice["launched_by"]),
             this.links(t("Kernels"), slice["kernels"]), this.links(t("Arrows from"), slice["flows_in"]), this.links(t("Arrows to"), slice["flows_out"]),
             this.links(t("Previous of this name"), slice["previous"]), this.links(t("Next of this name"), slice["next"])),
-          h("div", {}, h("h4", {}, t("Arguments")), Object.keys(args).length === 0 ? h("p", { class: "muted" }, t("none recorded")) : argumentList(args))));
+          h("div", {}, h("h4", {}, t("Arguments")), slice["args"] === null ? h("p", { class: "muted" }, t("not part of this report"))
+            : Object.keys(args).length === 0 ? h("p", { class: "muted" }, t("none recorded")) : argumentList(args))));
       return slice;
     } catch (error) {
       this.fill("slice", errorNote(error));
@@ -105,9 +106,11 @@ export class Panel {
       const busyTotal = busy.reduce((all_, row) => all_ + numberOf(row["busy_ns"]), 0);
       const selfTotal = rows.reduce((all_, row) => all_ + numberOf(row["self_ns"]), 0);
       const classes = isRow(sum["classes"]) ? sum["classes"] : {};
+      const leftOut = numberOf(sum["left_out"]);
       this.fill("range",
         h("div", { class: "sums", attrs: { role: "status" } },
-          h("strong", {}, `${time(range.t1 - range.t0)}  `), t("{n} lanes", { n: tracks.length }), " · ",
+          h("strong", {}, `${time(range.t1 - range.t0)}  `), t("{n} lanes", { n: tracks.length - leftOut }), " · ",
+          leftOut > 0 && `${t("{n} lanes are left out: the report holds a picture of them only", { n: leftOut })} · `,
           t("busy {busy} = self times {self}", { busy: time(busyTotal), self: time(selfTotal) }),
           ...Object.entries(classes).map(([name, value]) => h("span", { class: "chip", title: exact(name, value) }, `${title(name)} ${show(name, value)}`))),
         table(rows, { name: "range", label: t("Events of the range"), sort: "-self_ns", bar: "self_ns", height: 190,
@@ -115,7 +118,7 @@ export class Panel {
     } catch (error) {
       if (!asked.signal.aborted) this.fill("range", errorNote(error));
     }
-    if (isReport()) { this.fill("flame", h("p", { class: "muted" }, t("not part of this report"))); return; }
+    if (isReport() && heldEvents()?.any !== true) { this.fill("flame", h("p", { class: "muted" }, t("not part of this report"))); return; }
     // Only once somebody looks at it.
     this.waiting = async () => {
       try {
@@ -128,10 +131,11 @@ export class Panel {
     if (this.current === "flame") this.show("flame");
   }
 
-  matches(rows: readonly Row[], total: number): void {
+  /** `note`: what the search did not look at. */
+  matches(rows: readonly Row[], total: number, note = ""): void {
     this.show("search");
     this.fill("search", h("div", { class: "sums", attrs: { role: "status" } }, t("{n} matches", { n: total }),
-      rows.length < total && ` · ${t("the first {n} are listed", { n: rows.length })}`),
+      rows.length < total && ` · ${t("the first {n} are listed", { n: rows.length })}`, note !== "" && ` · ${note}`),
     table([...rows], { name: "matches", label: t("Matches"), columns: ["name", "rank", "start_ns", "duration_ns"], hidden: ["id", "track"], height: 190,
       onOpen: (row) => { this.actions.open(row); } }));
   }

@@ -1,6 +1,7 @@
 // The events of the timeline as the server sends them: tiles of 512 buckets of 2^level ns.
 // A tile that is not there yet is asked for, and meanwhile stood for by a coarser one.
-import { ask, askBinary, isReport } from "../api";
+import { ask, askBinary, heldEvents, isReport } from "../api";
+import type { Held } from "../held";
 import { textOf } from "../format";
 
 export interface SliceRow {
@@ -48,6 +49,39 @@ export function parseTiles(buffer: ArrayBuffer, level: number, take: (track: num
   }
 }
 
+/** A tile of events that a saved report holds; as from_events of src/insight/tiles.cpp. */
+export function tileOf(held: Held, id: number, level: number, index: number): Tile {
+  const span = tileSpan(level), bucket = 2 ** level, t0 = index * span;
+  const tile: Tile = { begin: t0, span, rows: [], used: 0, slices: 0 };
+  const file = held.file(Math.floor(id / 2 ** 16));
+  file?.track(id)?.rows.forEach((row, depth) => {
+    const [first, last] = file.between(row, t0, t0 + span);
+    const start: number[] = [], dur: number[] = [], event: number[] = [], count: number[] = [], covered: number[] = [];
+    let current = -1, sum = 0, longest = -1;
+    for (let e = first; e < last; ++e) {
+      const at = (file.start[e] ?? 0) - t0, length = file.dur[e] ?? 0, n = start.length - 1;
+      if (at + length <= 0 && !(length === 0 && at >= 0)) continue;
+      const place = Math.floor(Math.max(0, at) / bucket);
+      if (length < bucket && place === current) {
+        sum += length;
+        count[n] = (count[n] ?? 0) + 1;
+        if (length > longest) { longest = length; event[n] = e; }
+        const whole = dur[n] = at + length - (start[n] ?? 0);
+        covered[n] = whole > 0 ? Math.min(1, sum / whole) : 1;
+      } else {
+        start.push(at); dur.push(length); event.push(e); count.push(1); covered.push(1);
+        current = length < bucket ? place : -1;
+        sum = longest = length;
+      }
+    }
+    if (start.length === 0) return;
+    tile.rows.push({ depth, start: Float64Array.from(start), dur: Float64Array.from(dur), name: Uint32Array.from(event, (e) => file.name[e] ?? 0),
+      event: Uint32Array.from(event), count: Uint32Array.from(count), covered: Float32Array.from(covered) });
+    tile.slices += start.length;
+  });
+  return tile;
+}
+
 /** What a saved report holds instead of everything: tracks that were asked together, at these levels. */
 export interface ReportTiles { levels: number[]; tracks: number[] }
 
@@ -59,11 +93,16 @@ export class TileStore {
   private clock = 0;
   overviewLevel = 0;
   report: readonly ReportTiles[] | null = null;
+  private readonly held: Held | null = heldEvents()?.any === true ? heldEvents() : null;
 
   constructor(private readonly changed: () => void, private readonly failed: (error: unknown) => void) {}
 
   get(track: number, level: number, index: number): Tile | undefined {
-    const tile = this.byTrack.get(track)?.get(level)?.get(index);
+    let tile = this.byTrack.get(track)?.get(level)?.get(index);
+    if (tile === undefined && this.held?.hasTrack(track) === true) {
+      tile = tileOf(this.held, track, level, index);
+      this.put(track, level, index, tile);
+    }
     if (tile !== undefined) tile.used = ++this.clock;
     return tile;
   }
@@ -71,7 +110,7 @@ export class TileStore {
   /** The level whose buckets are about a pixel wide, among those that can be had. */
   levelFor(nsPerPixel: number): number {
     const level = Math.max(0, Math.min(this.overviewLevel, Math.floor(Math.log2(Math.max(1, nsPerPixel)))));
-    if (this.report === null) return level;
+    if (this.report === null || this.held !== null) return level;
     const levels = this.report.flatMap((set) => set.levels).sort((a, b) => a - b);
     return levels.find((have) => have >= level) ?? levels[levels.length - 1] ?? level;
   }
@@ -90,7 +129,7 @@ export class TileStore {
   /** Asks for what is missing of these tiles; at most two questions at a time. */
   want(level: number, first: number, last: number, tracks: readonly number[]): void {
     if (this.report === null) { this.wantFrom(null, level, first, last, tracks); return; }
-    for (const set of this.report) {
+    for (const set of this.report) {  // those of tracks that are held one by one are made in get()
       const have = set.levels.find((candidate) => candidate >= level);
       if (have === undefined) continue;
       const coarser = 2 ** (have - level);

@@ -328,10 +328,6 @@ export class TimelineView {
       context.fillRect(Math.min(x0, x1), rulerHeight, Math.abs(x1 - x0), this.height);
       context.strokeStyle = color("accent");
       context.strokeRect(Math.min(x0, x1) + 0.5, rulerHeight - 1, Math.abs(x1 - x0), this.height + 2);
-      context.fillStyle = color("accent");
-      context.textAlign = "center";
-      const length = Math.abs(this.timeAt(x1) - this.timeAt(x0));
-      context.fillText(`↔ ${time(length)}`, Math.max(40, Math.min(this.width - 40, (x0 + x1) / 2)), rulerHeight + 10);
     }
     const outline = (track: number, start: number, dur: number, depth: number, tone: string, thick: number): void => {
       const lane = lanes.find((candidate) => candidate.track?.id === track);
@@ -357,6 +353,19 @@ export class TimelineView {
     this.ruler(context);
   }
 
+  /** Of the chosen range, on the ruler: nothing of the lanes is covered. */
+  private rangeLength(context: CanvasRenderingContext2D): void {
+    if (this.range === null && this.box === null) return;
+    const x0 = this.box?.x0 ?? this.xOf(this.range?.t0 ?? 0), x1 = this.box?.x1 ?? this.xOf(this.range?.t1 ?? 0);
+    const text = `↔ ${time(Math.abs(this.timeAt(x1) - this.timeAt(x0)))}`, half = context.measureText(text).width / 2 + 4;
+    const x = Math.max(half, Math.min(this.width - half, (x0 + x1) / 2));
+    context.fillStyle = color("accent");
+    context.fillRect(x - half, 2, 2 * half, rulerHeight - 5);
+    context.fillStyle = color("page");
+    context.textAlign = "center";
+    context.fillText(text, x, 10);
+  }
+
   private ruler(context: CanvasRenderingContext2D): void {
     context.fillStyle = color("panel");
     context.fillRect(0, 0, this.width, rulerHeight);
@@ -372,6 +381,7 @@ export class TimelineView {
       context.fillText(time(at), x + 4, 10);
     }
     context.strokeRect(-1, -1, this.width + 2, rulerHeight + 1);
+    this.rangeLength(context);
     if (this.lanes.pinnedHeight > 0) {
       context.beginPath();
       context.moveTo(0, rulerHeight + this.lanes.pinnedHeight - 1.5);
