@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/grad_mode.h>
 
+#include <algorithm>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -318,9 +319,12 @@ class QwenVerifier {
       table_.compare(fmt::format("{}.logits in bf16", name), flow.at(field::kLogits),
                      reference_.valid_rows(name, reference_.want(fmt::format("{}.logits", name))),
                      Measure::kRelativeL2, kLogitsBf16);
-      table_.compare_number(
-          fmt::format("loss {} in bf16", name), flow.at(field::kLoss).item<double>(),
-          manifest_.at("losses").at(name).get<double>(), Measure::kAbsolute, kLossBf16);
+      // Noise grows with the logits, and the loss with them: 14 with a tied head, where the
+      // reference's own bf16 with fused attention is 0.029 from its fp32.
+      const auto loss = manifest_.at("losses").at(name).get<double>();
+      table_.compare_number(fmt::format("loss {} in bf16", name),
+                            flow.at(field::kLoss).item<double>(), loss, Measure::kAbsolute,
+                            std::max(kLossBf16, kLossBf16 / kUsualLoss * loss));
     }
     gradients(loaded, "gradients b0 in bf16", *gradients_, "", kGradientBf16);
   }
