@@ -79,7 +79,10 @@ void prepare_run_folder(const RunOptions& options, bool overwrite) {
                       "output: ", output.string(),
                       " holds a run already, and checkpoint.resume = \"none\" does not go on from "
                       "it; choose another folder, or give --overwrite to delete that run");
-  write_file_atomically(output / "run.toml", options_toml(refer(options)));
+}
+
+void write_run_file(const RunOptions& options) {
+  write_file_atomically(options.output / "run.toml", options_toml(refer(options)));
 }
 
 std::optional<Checkpoint> find_resume_point(const RunOptions& options) {
@@ -96,6 +99,8 @@ std::optional<Checkpoint> agree_on_resume(ProcessContext& process, const RunOpti
     const auto changes = changed_settings(options);
     prepare_run_folder(options, overwrite);
     if (const auto found = find_resume_point(options)) folder = found->folder.string();
+    // A checkpoint may turn these settings down; then those that it was made with stay.
+    if (folder.empty()) write_run_file(options);
     if (!folder.empty() && !changes.empty())
       log_warning("going on with other settings than before: {}", changes);
   }

@@ -29,13 +29,17 @@ class FolderLock {
 ///   folder cannot be written.
 void prepare_run_folder(const RunOptions& options, bool overwrite);
 
+/// Writes `run.toml`, every option as it is used.
+void write_run_file(const RunOptions& options);
+
 /// Where the run goes on from, by `checkpoint.resume`; nothing for a fresh start. Checksums are
 /// compared with `checkpoint.verify`.
 /// @throws DataError when there are checkpoints, but none is whole.
 std::optional<Checkpoint> find_resume_point(const RunOptions& options);
 
 /// Both on rank 0, and its answer for all ranks, so that nobody reads the folder while it changes.
-/// A run that goes on with other settings than before says which.
+/// A run that goes on with other settings than before says which; of a fresh one `run.toml` is
+/// written.
 std::optional<Checkpoint> agree_on_resume(ProcessContext& process, const RunOptions& options,
                                           bool overwrite);
 

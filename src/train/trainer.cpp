@@ -368,7 +368,9 @@ int train_observed(ProcessContext& process, const ResolvedRun& run, bool overwri
   open_memory_books(process.rank(), options, device_of(options, process.local_rank()));
   for (const auto& observer : observers) observer->run_opens();
   try {
-    return Trainer(process, run, resume, observers).run(signals);
+    Trainer trainer(process, run, resume, observers);
+    if (process.rank() == 0 && resume) write_run_file(options);
+    return trainer.run(signals);
   } catch (const std::exception& error) {
     if (const auto words = out_of_memory_words(error); !words.empty()) throw OutOfMemory(words);
     throw;

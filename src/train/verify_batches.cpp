@@ -80,8 +80,10 @@ MicroBatch ReferenceBatches::batch(const std::string& name) const {
 }
 
 at::Tensor ReferenceBatches::valid_rows(const std::string& name, const at::Tensor& values) const {
-  return values.flatten(0, 1).index_select(
-      0, input(name + ".attention_mask").to(at::kBool).flatten().nonzero().squeeze(1));
+  const auto mask = input(name + ".attention_mask").to(at::kBool);
+  // Values of other rows go to the comparison as they are, which names both shapes.
+  if (values.dim() < 2 || values.sizes().slice(0, 2) != mask.sizes()) return values;
+  return values.flatten(0, 1).index_select(0, mask.flatten().nonzero().squeeze(1));
 }
 
 }  // namespace triptych

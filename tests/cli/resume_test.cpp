@@ -55,6 +55,16 @@ TEST_F(Resume, NamesTheSettingsThatChanged) {
       HasSubstr("going on with other settings than before: data.max_length = 200 (was 256)"));
 }
 
+TEST_F(Resume, SettingsThatAreTurnedDownAreNotNoted) {
+  const auto file = run_file("a");
+  ASSERT_EQ(train(file).status, 0);
+  const auto noted = read_file(folder_ / "a/run.toml");
+  EXPECT_EQ(train(file, "--set train.steps=6 --set seed=99").status, 1);
+  EXPECT_EQ(read_file(folder_ / "a/run.toml"), noted);
+  EXPECT_EQ(train(file, "--set train.steps=6").status, 0);
+  EXPECT_THAT(read_file(folder_ / "a/run.toml"), HasSubstr("steps = 6"));
+}
+
 TEST_F(Resume, ASecondRunInTheSameFolderIsRefused) {
   const auto file = run_file("a");
   const auto second =
