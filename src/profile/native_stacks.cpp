@@ -100,7 +100,8 @@ size_t first_frame(const std::vector<std::string_view>& names, std::string_view 
     if (names[i].find("RecordFunction") != std::string_view::npos) return i + 1;
   size_t first = 0;
   while (first < names.size() &&
-         (names[first].starts_with("torch::unwind") || names[first].starts_with(program)))
+         (names[first].starts_with("torch::unwind") || names[first].starts_with("triptych::") ||
+          names[first].starts_with(program)))
     ++first;
   return first;
 }
