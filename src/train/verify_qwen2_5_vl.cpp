@@ -30,9 +30,10 @@ namespace qwen = qwen2_5_vl;
 namespace field = qwen2_5_vl::field;
 
 constexpr double kLogits = 5e-5, kFeatures = 1e-5, kLoss = 1e-6, kGradient = 1e-5;
-// The residual stream grows with depth and fp32's noise with it: the reference's own fp32 is 1.1e-6
-// of the largest value from its fp64, at any depth.
-constexpr double kBlock = 1.8e-6;
+// The residual stream grows with depth and fp32's noise with it: the reference's own fp32 is 0.8e-6
+// to 1.6e-6 of the largest value from its fp64 (three folders, depths 4 and 6), and ours may be so
+// on the other side.
+constexpr double kBlock = 3.2e-6;
 constexpr double kLogitsBf16 = 0.03, kGradientBf16 = 0.08;
 
 at::Tensor to_tensor(const std::vector<int64_t>& values) { return at::tensor(values, at::kLong); }

@@ -230,7 +230,7 @@ TEST(ProfileSummary, TextJsonCsvAndStatus) {
   const auto run = load_run(folder.path());
   const auto scalars = Queries(run).scalars({});
   EXPECT_EQ(scalars["values"]["loss"], Json::parse("[2.5, null]"));
-  EXPECT_EQ(summary({(folder.path() / "nothing").string()}).status, 1);
+  EXPECT_EQ(summary({(folder.path() / "nothing").string()}).status, 2);
 }
 
 TEST(Csv, QuotesAndDefusesFormulas) {
