@@ -164,7 +164,8 @@ void start_native_stacks() {
     gathered().numbers.clear();
   }
   handle = at::addThreadLocalCallback(
-      at::RecordFunctionCallback(begins, ends).scopes({at::RecordScope::FUNCTION}));
+      at::RecordFunctionCallback(begins, ends)
+          .scopes({at::RecordScope::FUNCTION, at::RecordScope::BACKWARD_FUNCTION}));
 }
 
 NativeStacks stop_native_stacks() {

@@ -63,7 +63,8 @@ TEST_F(ProfiledRuns, MemoryOfAWindowIsThatOfTheBooks) {
       "[profile]\nmode = \"static\"\nwindows = [[3, 5]]\nwith_memory = true\nwith_stack = true\n");
   // Who called: of slow operators and of large allocations.
   size_t slow = 0, named = 0, allocations = 0;
-  for (const auto& e : read_trace(traces().at(0))["traceEvents"]) {
+  const auto trace = read_trace(traces().at(0));
+  for (const auto& e : trace["traceEvents"]) {
     const auto name = e.value("name", "");
     const bool told = e.contains("args") && e["args"].contains("Call stack");
     if (e.value("cat", "") == "cpu_op" && e["dur"].get<double>() > 150) ++slow, named += told;
