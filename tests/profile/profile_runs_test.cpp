@@ -62,18 +62,22 @@ TEST_F(ProfiledRuns, MemoryOfAWindowIsThatOfTheBooks) {
   train(
       "[profile]\nmode = \"static\"\nwindows = [[3, 5]]\nwith_memory = true\nwith_stack = true\n");
   // Who called: of slow operators and of large allocations.
-  size_t slow = 0, named = 0, allocations = 0;
+  size_t slow = 0, named = 0, allocations = 0, own = 0;
   const auto trace = read_trace(traces().at(0));
   for (const auto& e : trace["traceEvents"]) {
     const auto name = e.value("name", "");
     const bool told = e.contains("args") && e["args"].contains("Call stack");
     if (e.value("cat", "") == "cpu_op" && e["dur"].get<double>() > 150) ++slow, named += told;
     if (name == "[memory]") allocations += told;
-    if (told) EXPECT_THAT(e["args"]["Call stack"].get<std::string>(), HasSubstr("at::")) << e;
+    if (!told) continue;
+    const auto stack = e["args"]["Call stack"].get<std::string>();
+    EXPECT_THAT(stack, HasSubstr("at::")) << e;
+    own += stack.find("triptych::") != std::string::npos;
   }
   EXPECT_GT(slow, 10);
   EXPECT_GE(named, slow * 9 / 10) << "the two clocks may lie apart where the core was lost";
   EXPECT_GT(allocations, 10);
+  EXPECT_GT(own, named / 2) << "the command does not export its names";
   const auto s = summary();
   ASSERT_THAT(s["memory"], SizeIs(1));
   const auto& peak = s["memory"][0];
