@@ -15,11 +15,14 @@ namespace triptych {
 
 namespace {
 
-/// Ranks with equal keys run the same program on the same sizes.
-std::array<int64_t, kNumMeshDims> program_key(const Mesh& mesh, int64_t rank) {
+/// Ranks with equal keys run the same program on the same sizes. Above 8 processes also those with
+/// other shares of the pictures of all data ranks, or other heads, are taken to be alike.
+std::array<int64_t, kNumMeshDims> program_key(const ParallelOptions& options, const Mesh& mesh,
+                                              int64_t rank) {
   auto place = mesh.coordinates(rank);
-  if (mesh.world_size() > 8) place[MeshDim::kTensor] = 0;
-  place[MeshDim::kData] = 0;
+  const bool many = mesh.world_size() > 8;
+  if (many) place[MeshDim::kTensor] = 0;
+  if (many || options.balance_vision != BalanceVision::kData) place[MeshDim::kData] = 0;
   return place.at;
 }
 
@@ -120,7 +123,7 @@ RunPlan plan_run(const RunOptions& options, int64_t processes, std::optional<int
   const Mesh mesh(processes, run.plan.mesh);
   std::map<std::array<int64_t, kNumMeshDims>, RankPlan> done;
   for (int64_t r = rank.value_or(0); r < (rank ? *rank + 1 : processes); ++r) {
-    const auto key = program_key(mesh, r);
+    const auto key = program_key(run.options.parallel, mesh, r);
     auto it = done.find(key);
     if (it == done.end()) it = done.emplace(key, plan_one(run, r, ranks_per_host)).first;
     auto own = it->second;
