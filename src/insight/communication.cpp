@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "insight/alignment.h"
 #include "insight/statistics.h"
@@ -30,8 +31,10 @@ class LinkTable {
       if (file.loaded && file.error.empty()) hosts_[file.rank] = host_of(file.trace);
   }
 
-  /// @param timed  whether the time is that of the transfer, from its first byte to its last
-  void add(int64_t src, int64_t dst, double bytes, double ns, bool estimated, bool timed = true) {
+  /// @param unawaited_ns  of a message that was not waited for from its sending to its receipt: its
+  ///   transfer took at most this, and `ns` may be a part of it
+  void add(int64_t src, int64_t dst, double bytes, double ns, bool estimated,
+           std::optional<double> unawaited_ns = {}) {
     auto& link = links_[{src, dst}];
     if (link.count == 0) {
       link.src = src;
@@ -46,10 +49,12 @@ class LinkTable {
     link.time_ns += ns;
     ++link.count;
     link.estimated = link.estimated || estimated;
-    if (bytes >= kLarge && ns > 0 && timed) {
-      ++link.large;
-      link.bandwidths.push_back(bytes / ns * 1e9);
-    }
+    const double most_ns = unawaited_ns.value_or(ns);
+    if (bytes < kLarge || most_ns <= 0) return;
+    link.at_least.push_back(bytes / most_ns * 1e9);
+    if (unawaited_ns) return;
+    ++link.large;
+    link.bandwidths.push_back(link.at_least.back());
   }
 
   std::vector<Link> take() {
@@ -63,15 +68,16 @@ class LinkTable {
   std::map<std::pair<int64_t, int64_t>, Link> links_;
 };
 
-/// Whether a message was waited for from its beginning. What has come, in part or as a whole,
-/// before it is asked for shows a shorter time than its transfer took.
-bool is_awaited(const CommCall& call) {
+/// From its sending to its receipt, of a message that was not waited for from its beginning: what
+/// has come, in part or as a whole, before it is asked for shows a shorter time than its transfer.
+std::optional<double> unawaited_ns(const CommCall& call) {
   const auto part_of = [&](int64_t rank) {
     return std::ranges::find(call.parts, rank, &CommPart::rank);
   };
   const auto sent = part_of(call.src), received = part_of(call.dst);
-  if (sent == call.parts.end() || received == call.parts.end()) return true;  // all that is known
-  return received->begin_ns <= sent->begin_ns;
+  if (sent == call.parts.end() || received == call.parts.end()) return {};  // all that is known
+  if (received->begin_ns <= sent->begin_ns) return {};
+  return static_cast<double>(std::max(sent->end_ns, received->end_ns) - sent->begin_ns);
 }
 
 void spread(LinkTable& table, const CommCall& call, const CommGroup& group) {
@@ -79,7 +85,7 @@ void spread(LinkTable& table, const CommCall& call, const CommGroup& group) {
   const auto S = static_cast<double>(std::max<int64_t>(call.bytes, 0));
   if (call.message) {
     if (call.src < 0 || call.dst < 0) return;  // the other end was not recorded
-    table.add(call.src, call.dst, S, ns, false, is_awaited(call));
+    table.add(call.src, call.dst, S, ns, false, unawaited_ns(call));
     return;
   }
   const auto& ranks = group.ranks;
@@ -163,13 +169,15 @@ std::vector<SlowLink> slow_links(const Run& run, const CommCalls& calls) {
   std::map<std::string, std::vector<const Link*>> classes;
   const auto links = links_of(run, calls, "", "send_recv");
   for (const auto& link : links)
-    if (link.large >= 3) classes[link.transport].push_back(&link);
+    if (link.at_least.size() >= 3) classes[link.transport].push_back(&link);
   for (const auto& [transport, list] : classes) {
     if (list.size() < 2) continue;
     std::vector<double> speeds, best, logs;
+    const auto is_judged = [](const Link& link) { return link.large >= 3; };
     for (const auto* link : list) {
-      speeds.push_back(median(link->bandwidths));
-      best.push_back(quantile(link->bandwidths, 0.9));
+      const auto& shown = is_judged(*link) ? link->bandwidths : link->at_least;
+      speeds.push_back(median(shown));
+      best.push_back(quantile(shown, 0.9));
       logs.push_back(std::log(speeds.back()));
     }
     // Of two links the better one says what is usual, by its fast messages: acknowledgements of
@@ -177,7 +185,7 @@ std::vector<SlowLink> slow_links(const Run& run, const CommCalls& calls) {
     const bool pair = list.size() == 2;
     const double usual = pair ? std::max(best[0], best[1]) : median(speeds);
     for (size_t i = 0; i < list.size(); ++i) {
-      if ((pair ? best[i] : speeds[i]) >= 0.5 * usual) continue;
+      if (!is_judged(*list[i]) || (pair ? best[i] : speeds[i]) >= 0.5 * usual) continue;
       out.push_back({list[i]->src, list[i]->dst, speeds[i], usual, robust_z(logs[i], logs),
                      list[i]->large, false, 1e9 * list[i]->bytes * (1 / speeds[i] - 1 / usual)});
     }

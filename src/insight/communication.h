@@ -24,6 +24,9 @@ struct Link {
   /// Messages above 1 MiB that were waited for from their beginning: bandwidths are judged by them.
   int64_t large = 0;
   std::vector<double> bandwidths;  ///< bytes per s of the large messages
+  /// Bytes per s of all messages above 1 MiB from their sending to their receipt: of one that was
+  /// not waited for, what its link carries at least.
+  std::vector<double> at_least;
   double bandwidth() const { return time_ns > 0 ? bytes / time_ns * 1e9 : 0; }
 };
 
@@ -55,7 +58,8 @@ struct SlowLink {
 };
 /// Of a class of more than two links those below half of its median. Of two, which may differ by
 /// how busy their ends are, one whose fast messages (the 0.9 quantile) are below half of the
-/// other's.
+/// other's. A link that nobody waits for is not judged, but counts among the others with what it
+/// carries at least.
 std::vector<SlowLink> slow_links(const Run& run, const CommCalls& calls);
 
 std::string group_label(const CommGroup& group);

@@ -65,9 +65,9 @@ Json range_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, in
 Json search_json(const Run& run, std::string_view query, int64_t rank, uint32_t limit,
                  std::string_view after);
 
-/// {"flows":[{"from","to","from_track","to_track","from_ns","to_ns"}],"total","truncated"} of
-/// arrows with an end on one of the tracks within [t0, t1); of more than `limit` every n-th in the
-/// order of the events, so by time within each row.
+/// {"flows":[{"from","to","from_track","to_track","from_depth","to_depth","from_ns","to_ns"}],
+/// "total","truncated"} of arrows with an end on one of the tracks within [t0, t1); of more than
+/// `limit` every n-th in the order of the events, so by time within each row.
 Json flows_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, int64_t t1,
                 uint32_t limit = 2000);
 

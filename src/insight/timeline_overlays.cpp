@@ -72,6 +72,8 @@ Json flows_json(const Run& run, std::span<const uint32_t> tracks, int64_t t0, in
                      {"to", slice_id(file, to)},
                      {"from_track", track_id(file, t.track_of(from))},
                      {"to_track", track_id(file, t.track_of(to))},
+                     {"from_depth", t.depth(from)},
+                     {"to_depth", t.depth(to)},
                      {"from_ns", run.aligned(file, t.ts(from))},
                      {"to_ns", run.aligned(file, t.ts(to))}});
     next = flows.size() * total / shown;

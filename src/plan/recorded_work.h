@@ -32,13 +32,13 @@ struct AttentionShape {
   friend auto operator<=>(const AttentionShape&, const AttentionShape&) = default;
 };
 
-/// Calls by shape.
+/// Calls by shape, of every micro-batch that a plan runs: their proportions tell what a step needs.
 struct RecordedWork {
   std::map<ProductShape, int64_t> products;
   std::map<AttentionShape, int64_t> attention;
 };
 
-/// Runs the plan of one micro-batch of a rank and notes its products and its attention.
+/// Runs the plan of a rank's fewest micro-batches and notes its products and its attention.
 /// @throws as plan_run
 RecordedWork record_work(const RunOptions& options, int64_t processes, int64_t rank,
                          int64_t ranks_per_host);

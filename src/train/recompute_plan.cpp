@@ -80,8 +80,10 @@ void check_counts(const RecomputeOptions& options, const std::set<std::string>& 
     for (int64_t rank = 1; rank < cut.stages; ++rank)
       if (blocks_of(rank) > blocks_of(largest)) largest = rank;
     check(count, largest);
-    problems.check(!uniform || count != 0, option,
-                   " = 0: groups (method = \"uniform\") have at least 1 layer; -1 = one group");
+    problems.check(count != 0, option,
+                   uniform
+                       ? " = 0: groups (method = \"uniform\") have at least 1 layer; -1 = one group"
+                       : " = 0 recomputes no layer: policy = \"none\" says so; -1 = all");
     return;
   }
   problems.check(static_cast<int64_t>(list->size()) == cut.stages, option, " has ", list->size(),

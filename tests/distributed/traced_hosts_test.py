@@ -13,8 +13,9 @@ from runs import COMMAND, Scratch, settings  # noqa: E402
 
 PORT = 29400
 # Rows of 1024 tokens, two a micro-batch, 256 numbers a token: activations and their gradients are messages of 2 MiB. Only a
-# message that its receiver waits for tells of its link. The first stage computes less than the second: it waits for gradients,
-# and the second for the first activations of each of the five steps, also where another program has a part of a core.
+# message that its receiver waits for tells how fast its link is: the first stage computes less than the second and waits for
+# gradients. Whether the second waits for activations is a matter of milliseconds; of a message that it does not wait for, the
+# time until it asks for it shows what the link carries at least.
 LAYOUT = settings(parallel__pipeline=2, parallel__vision_layers=[2, 0], parallel__text_layers=[1, 4], data__max_length=1024,
                   train__micro_batch=2, train__global_batch=6, train__steps=7, checkpoint__every=0, profile__mode="static",
                   profile__windows=[[3, 8]], profile__ranks=[-1])
@@ -70,8 +71,7 @@ class TracedHosts(unittest.TestCase):
         summary = self.trained("clean")
         self.assertEqual(summary["findings"], [])
         links = {(link["src"], link["dst"]): link["large"] for link in summary["communication"]["links"]}
-        for direction in ((0, 1), (1, 0)):
-            self.assertGreaterEqual(links[direction], 3, ("messages that the rule speaks of", summary["communication"]["links"]))
+        self.assertGreaterEqual(links[1, 0], 5, ("messages that the rule speaks of", summary["communication"]["links"]))
 
 
 if __name__ == "__main__":

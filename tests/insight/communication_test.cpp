@@ -1,5 +1,7 @@
 // Who sent how much to whom, and how long it took: by hand, and on the traces of two Gloo ranks.
 
+#include "insight/communication.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -17,20 +19,21 @@ using testing::HasSubstr;
 
 constexpr double kMiB = 1 << 20;
 
+std::string record(std::string_view name, int ts, int end, std::string_view args) {
+  return fmt::format(
+      R"({{"ph":"X","cat":"mm_comm","name":"{0}","pid":1,"tid":1,"ts":{1},"dur":{2},
+         "args":{{"Collective name":"{0}",{3}}}}})",
+      name, ts, end - ts, args);
+}
+
 /// Three ranks, the third on another host. One all-reduce of 3 MiB that rank 1 comes to last, at
 /// 150 us, and that ends at 1150; one message of 2 MiB from rank 0 to rank 1, sent at 2000 us,
 /// waited for from 1900 on, there at 2600.
 std::shared_ptr<Run> three_ranks() {
-  const auto record = [](const char* name, int ts, int end, const std::string& args) {
-    return fmt::format(
-        R"({{"ph":"X","cat":"mm_comm","name":"{0}","pid":1,"tid":1,"ts":{1},"dur":{2},
-           "args":{{"Collective name":"{0}","Seq":0,{3}}}}})",
-        name, ts, end - ts, args);
-  };
   const std::string group =
-      R"("Process Group Name":"g","Process Group Ranks":"[0, 1, 2]","Bytes":3145728)";
+      R"("Seq":0,"Process Group Name":"g","Process Group Ranks":"[0, 1, 2]","Bytes":3145728)";
   const std::string message =
-      R"("Process Group Name":"p","Src Rank":0,"Dst Rank":1,"Bytes":2097152)";
+      R"("Seq":0,"Process Group Name":"p","Src Rank":0,"Dst Rank":1,"Bytes":2097152)";
   const auto trace = [&](int rank, const char* host, int begin, const std::string& more) {
     return fmt::format(
         R"({{"distributedInfo":{{"rank":{},"world_size":3}},"mm":{{"host":"{}"}},"traceEvents":[{}{}]}})",
@@ -39,6 +42,30 @@ std::shared_ptr<Run> three_ranks() {
   return run_of({trace(0, "a", 100, "," + record("send", 2000, 2500, message)),
                  trace(1, "a", 150, "," + record("recv", 1900, 2600, message)),
                  trace(2, "b", 120, "")});
+}
+
+/// Two hosts that send each other messages of 2 MiB, a second apart: rank 1 in 200 ms, waited for.
+/// Those of rank 0 are asked for only `late_ms` after they were sent, and are there then.
+std::shared_ptr<Run> asked_for_late(int messages, int late_ms) {
+  std::vector<std::string> events(2);
+  for (int i = 0; i < messages; ++i) {
+    const auto args = [&](int src) {
+      return fmt::format(
+          R"("Seq":{},"Process Group Name":"p","Src Rank":{},"Dst Rank":{},"Bytes":2097152)", i,
+          src, 1 - src);
+    };
+    const int back = i * 1000000, to = back + 500000, late = late_ms * 1000;
+    events[0] += "," + record("recv", back, back + 200100, args(1));
+    events[1] += "," + record("send", back + 100, back + 150000, args(1));
+    events[0] += "," + record("send", to, to + 500, args(0));
+    events[1] += "," + record("recv", to + late, to + late + 100, args(0));
+  }
+  std::vector<std::string> texts;
+  for (int rank = 0; rank < 2; ++rank)
+    texts.push_back(fmt::format(
+        R"({{"distributedInfo":{{"rank":{0},"world_size":2}},"mm":{{"host":"h{0}"}},"traceEvents":[{1}]}})",
+        rank, events[static_cast<size_t>(rank)].substr(1)));
+  return run_of(texts);
 }
 
 const Json& cell(const Json& document, int src, int dst) {
@@ -83,6 +110,26 @@ TEST(CommLinks, CountTheLargeMessages) {
   EXPECT_EQ(cell(links, 2, 0)["large"], 1);
   EXPECT_DOUBLE_EQ(cell(links, 2, 0)["bandwidth"].get<double>(), 4 * kMiB / 1e-3);
   EXPECT_TRUE(links["slow"].empty());
+}
+
+/// A transfer that nobody waits for took at most the time from its sending to its receipt: enough
+/// to call the other link slow where that is short, and nothing to say where it is long.
+TEST(SlowLinks, AreFoundBesideALinkThatNobodyWaitsFor) {
+  const auto run = asked_for_late(4, 40);
+  const auto calls = match_calls(*run);
+  const auto slow = slow_links(*run, calls);
+  ASSERT_EQ(slow.size(), 1u);
+  EXPECT_EQ(slow[0].src, 1);
+  EXPECT_EQ(slow[0].dst, 0);
+  EXPECT_EQ(slow[0].messages, 4);
+  EXPECT_DOUBLE_EQ(slow[0].bandwidth, 2 * kMiB / 0.2);
+  EXPECT_DOUBLE_EQ(slow[0].usual, 2 * kMiB / 0.0401);
+  for (const auto& link : links_of(*run, calls, "", "")) EXPECT_EQ(link.large, link.src == 1 ? 4 : 0);
+
+  const auto late = asked_for_late(4, 150);  // 14 MB/s at the least, beside 10
+  EXPECT_TRUE(slow_links(*late, match_calls(*late)).empty());
+  const auto few = asked_for_late(2, 40);
+  EXPECT_TRUE(slow_links(*few, match_calls(*few)).empty());
 }
 
 /// The figures were summed up from the files by another program. Neither end of a Gloo message

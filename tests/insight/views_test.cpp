@@ -180,7 +180,13 @@ TEST(Timeline, TooManyFlowsAreThinnedEvenly) {
   EXPECT_EQ(few["total"], total);
   EXPECT_EQ(few["truncated"], true);
   // Each stands for as many as its neighbour.
-  for (size_t i = 0; i < 50; ++i) EXPECT_EQ(few["flows"][i], all["flows"][i * total / 50]) << i;
+  for (size_t i = 0; i < 50; ++i) {
+    const auto& flow = few["flows"][i];
+    EXPECT_EQ(flow, all["flows"][i * total / 50]) << i;
+    // An arrow leads from row to row, not from lane to lane.
+    EXPECT_EQ(flow["from_depth"], slice_json(*l.run, flow["from"].get<uint64_t>())["depth"]);
+    EXPECT_EQ(flow["to_depth"], slice_json(*l.run, flow["to"].get<uint64_t>())["depth"]);
+  }
 }
 
 /// The generator writes what Kineto does: a mark "Record Window End" in a process without a name.

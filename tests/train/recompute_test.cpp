@@ -180,6 +180,7 @@ TEST(RecomputeErrors, NameTheOptionAndWhatIsAllowed) {
                         "pieces: attention, mlp, mlp_act, norm, qkv_rope; layers by globs"));
   EXPECT_THAT(problems_of(full(0, RecomputeMethod::kUniform)),
               HasSubstr("recompute.layers = 0: groups"));
+  EXPECT_THAT(problems_of(full(0)), HasSubstr("recompute.layers = 0 recomputes no layer"));
   EXPECT_THAT(problems_of(keeping_attention(selective({"norm"}))),
               HasSubstr("recompute.keep_attention = true needs policy = \"full\""));
   auto listed = full(0);

@@ -106,7 +106,10 @@ export class Held {
       for (let i = 0; i < file.flowFrom.length; ++i) {
         const from = file.flowFrom[i] ?? 0, to = file.flowTo[i] ?? 0;
         if ((!seen(from) && !seen(to)) || (i >= file.firstLink && !inView(to))) continue;  // as the server: work that is out of view is none
-        all.push({ from: file.id(from), to: file.id(to), from_track: file.trackOf(from), to_track: file.trackOf(to), from_ns: file.start[from] ?? 0, to_ns: file.start[to] ?? 0 });
+        all.push({
+          from: file.id(from), to: file.id(to), from_track: file.trackOf(from), to_track: file.trackOf(to),
+          from_depth: file.depth(from), to_depth: file.depth(to), from_ns: file.start[from] ?? 0, to_ns: file.start[to] ?? 0,
+        });
       }
     }
     const shown = Math.min(all.length, limit);

@@ -7,7 +7,7 @@ import type { Lane } from "./lanes";
 import { rowHeight } from "./lanes";
 import type { TimelineView } from "./view";
 
-export interface Flow { from: number; to: number; fromTrack: number; toTrack: number; fromNs: number; toNs: number }
+export interface Flow { from: number; to: number; fromTrack: number; toTrack: number; fromDepth: number; toDepth: number; fromNs: number; toNs: number }
 
 export class Flows {
   list: Flow[] = [];
@@ -46,13 +46,18 @@ export class Flows {
         if (signal.aborted) return;
         this.list = rowsOf(answer["flows"]).map((flow) => ({
           from: numberOf(flow["from"]), to: numberOf(flow["to"]), fromTrack: numberOf(flow["from_track"]), toTrack: numberOf(flow["to_track"]),
-          fromNs: numberOf(flow["from_ns"]), toNs: numberOf(flow["to_ns"]),
+          fromDepth: numberOf(flow["from_depth"]), toDepth: numberOf(flow["to_depth"]), fromNs: numberOf(flow["from_ns"]), toNs: numberOf(flow["to_ns"]),
         }));
         this.total = numberOf(answer["total"], this.list.length);
         this.changed();
       }).catch(() => { if (!signal.aborted) { this.list = []; this.total = 0; } }).finally(done);
     }, 150);
   }
+}
+
+/** The middle of a depth's row, px below the top of its lane; a collapsed lane has one row. */
+function middleOf(lane: Lane, depth: number): number {
+  return (Math.min(depth, lane.rows - 1) + 0.5) * rowHeight;
 }
 
 export function drawFlows(context: CanvasRenderingContext2D, view: TimelineView, lanes: readonly Lane[]): void {
@@ -70,7 +75,7 @@ export function drawFlows(context: CanvasRenderingContext2D, view: TimelineView,
     if (a?.track === null || a === undefined || b?.track === null || b === undefined) continue;
     const strong = flow.from === chosen || flow.to === chosen;
     const x0 = view.xOf(flow.fromNs + view.shiftOf(a.track.file)), x1 = view.xOf(flow.toNs + view.shiftOf(b.track.file));
-    const y0 = view.yOf(a) + (a.rows > 1 ? a.height / 2 : rowHeight / 2), y1 = view.yOf(b) + rowHeight / 2;
+    const y0 = view.yOf(a) + middleOf(a, flow.fromDepth), y1 = view.yOf(b) + middleOf(b, flow.toDepth);
     context.strokeStyle = strong ? color("accent") : color("flow");
     context.lineWidth = strong ? 2 : 1;
     context.globalAlpha = strong ? 1 : 0.45;
