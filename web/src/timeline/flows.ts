@@ -63,15 +63,13 @@ function middleOf(lane: Lane, depth: number): number {
 export function drawFlows(context: CanvasRenderingContext2D, view: TimelineView, lanes: readonly Lane[]): void {
   view.flows.follow(view, lanes);
   if (view.flows.list.length === 0) return;
-  const byTrack = new Map<number, Lane>();
-  for (const lane of lanes) if (lane.track !== null) byTrack.set(lane.track.id, lane);
   const chosen = view.selected?.id;
   context.save();
   context.beginPath();
   context.rect(0, 22, view.width, view.height);
   context.clip();
   for (const flow of view.flows.list) {
-    const a = byTrack.get(flow.fromTrack), b = byTrack.get(flow.toTrack);
+    const a = view.lanes.laneOf(flow.fromTrack), b = view.lanes.laneOf(flow.toTrack);  // either may be out of view
     if (a?.track === null || a === undefined || b?.track === null || b === undefined) continue;
     const strong = flow.from === chosen || flow.to === chosen;
     const x0 = view.xOf(flow.fromNs + view.shiftOf(a.track.file)), x1 = view.xOf(flow.toNs + view.shiftOf(b.track.file));
