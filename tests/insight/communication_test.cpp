@@ -124,7 +124,8 @@ TEST(SlowLinks, AreFoundBesideALinkThatNobodyWaitsFor) {
   EXPECT_EQ(slow[0].messages, 4);
   EXPECT_DOUBLE_EQ(slow[0].bandwidth, 2 * kMiB / 0.2);
   EXPECT_DOUBLE_EQ(slow[0].usual, 2 * kMiB / 0.0401);
-  for (const auto& link : links_of(*run, calls, "", "")) EXPECT_EQ(link.large, link.src == 1 ? 4 : 0);
+  for (const auto& link : links_of(*run, calls, "", ""))
+    EXPECT_EQ(link.large, link.src == 1 ? 4 : 0);
 
   const auto late = asked_for_late(4, 150);  // 14 MB/s at the least, beside 10
   EXPECT_TRUE(slow_links(*late, match_calls(*late)).empty());
