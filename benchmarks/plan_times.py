@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Predicted beside measured step times of `triptych plan` on this machine, calibrated just before.
 
-    plan_times.py [--steps N] [--json FILE]
+    plan_times.py [--data] [--only NAME]... [--steps N] [--json FILE]
 
 calibrates for one and for two processes, then plans and trains each layout: a Qwen2.5-VL of 30 million parameters in bf16, rows of 1024
-tokens that hold what the planner assumes, one sample with two pictures of 448 x 448 and text. The measured step is the median of those
-from the fourth on. The data are those of the tests (ctest --test-dir build/release -R make_runs_data), for their tokenizer.
+tokens that hold what the planner assumes, one sample with two pictures of 448 x 448 and text. With --data rows are packed of samples of
+about 85 tokens with one picture of 112 x 112, and planned both as assumed and by the data (`plan --data`). The measured step is the median
+of those from the fourth on. The data are those of the tests (ctest --test-dir build/release -R make_runs_data), for their tokenizer.
 """
 import argparse
 import json
@@ -85,19 +86,19 @@ def write_model(folder):
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
 
 
-def write_data(folder, words):
-    """Records of two pictures and so many words."""
+def write_data(folder, words, count=64, pictures=2, side=448):
+    """Records of so many pictures and words."""
     numbers = np.random.default_rng(1)
     choice = random.Random(1)
     known = "the red circle is above a blue square and left of that green triangle which stands beside some yellow star".split()
     text = lambda count: " ".join(choice.choice(known) for _ in range(count))
     records = []
-    for i in range(64):
-        names = [f"{i}_{k}.jpg" for k in (0, 1)]
+    for i in range(count):
+        names = [f"{i}_{k}.jpg" for k in range(pictures)]
         for name in names:
             small = numbers.integers(0, 255, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(small).resize((448, 448)).save(folder / name)
-        records.append({"images": names, "messages": [{"role": "user", "content": "<image><image>" + text(words // 2)},
+            Image.fromarray(small).resize((side, side)).save(folder / name)
+        records.append({"images": names, "messages": [{"role": "user", "content": "<image>" * pictures + text(words // 2)},
                                                       {"role": "assistant", "content": text(words - words // 2)}]})
     (folder / "train.jsonl").write_text("\n".join(map(json.dumps, records)))
     lengths = json.loads(triptych(folder, "data", "check", "train.jsonl", "--model", "model", "--json"))["lengths"]
@@ -117,28 +118,44 @@ def fill_rows(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--data", action="store_true", help="rows of short samples, planned by them")
+    parser.add_argument("--only", action="append", help="this layout; may be given again")
     parser.add_argument("--json", help="also write the rows here")
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_model(folder / "model")
-        fill_rows(folder)
+        if arguments.data:
+            write_data(folder, words=45, count=512, pictures=1, side=112)
+        else:
+            fill_rows(folder)
+        by_data = ["--data"] if arguments.data else []
         (folder / "run.toml").write_text(RUN_FILE.format(length=LENGTH, steps=arguments.steps))
         for processes in ("1", "2"):
-            print(triptych(folder, "plan", "run.toml", "--calibrate", "--nproc", processes), flush=True)
-        print("| layout | predicted | measured | ratio |\n| --- | --- | --- | --- |", flush=True)
+            print(triptych(folder, "plan", "run.toml", "--calibrate", "--nproc", processes, *by_data), flush=True)
+        if arguments.data:
+            print(triptych(folder, "plan", "run.toml", "--data").splitlines()[1])
+            print("| layout | as assumed | by the data | measured | ratio as assumed | ratio by the data |\n"
+                  "| --- | --- | --- | --- | --- | --- |", flush=True)
+        else:
+            print("| layout | predicted | measured | ratio |\n| --- | --- | --- | --- |", flush=True)
         for layout, (processes, options) in LAYOUTS.items():
+            if arguments.only and layout not in arguments.only:
+                continue
             words = ["run.toml", "--nproc", str(processes)]
             for key, value in options.items():
                 words += ["--set", f"{key}={value}"]
-            time = json.loads(triptych(folder, "plan", *words, "--json"))["time"]
+            predicted = [json.loads(triptych(folder, "plan", *words, "--json", *more))["time"]
+                         for more in ([], by_data)[:2 if by_data else 1]]
             triptych(folder, "train", *words, "--overwrite")
             steps = map(json.loads, (folder / "out/metrics.jsonl").read_text().splitlines())
             seconds = [step["step_seconds"] for step in steps if "step_seconds" in step]
             measured = statistics.median(seconds[3:])
-            print(f"| {layout} | {time['step_seconds']:.2f} s | {measured:.2f} s | {time['step_seconds'] / measured:.2f} |", flush=True)
-            rows.append({"layout": layout, "measured": measured, "predicted": time})
+            times = [time["step_seconds"] for time in predicted]
+            cells = [f"{t:.2f} s" for t in (*times, measured)] + [f"{t / measured:.2f}" for t in times]
+            print(f"| {layout} | {' | '.join(cells)} |", flush=True)
+            rows.append({"layout": layout, "measured": measured, "predicted": predicted[-1]})
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(rows, indent=1))
 

@@ -16,11 +16,14 @@
 #include "plan/calibration.h"
 #include "plan/report.h"
 #include "plan/suggest.h"
+#include "train/check_run.h"
 #include "train/run_layout.h"
 #include "train/run_setup.h"
 
 namespace triptych {
 namespace {
+
+constexpr int64_t kSamples = 1024;  // of the run's data, looked at with --data
 
 /// "64GiB", "80GB", or a number of bytes.
 int64_t parse_bytes(const std::string& flag, const std::string& text) {
@@ -95,7 +98,17 @@ void check_flags(const Arguments& arguments) {
   require<UsageError>(
       !arguments.has("--calibrate") || arguments.text("--machine", "here") == "here",
       "--calibrate measures this machine, not --machine ", arguments.text("--machine"));
+  require<UsageError>(arguments.has("--data") || !arguments.has("--samples"),
+                      "--samples says how much of the run's data is looked at; add --data");
 }
+
+/// What the plan is to go by: with --data the run's first rows, else nothing.
+std::optional<PlanData> own_data(const Arguments& arguments, const RunOptions& options) {
+  if (!arguments.has("--data")) return std::nullopt;
+  return read_plan_data(options, arguments.integer("--samples", kSamples, 1));
+}
+
+const PlanData* get(const std::optional<PlanData>& data) { return data ? &*data : nullptr; }
 
 /// Measures this machine with as many processes as the run has here, and keeps the rates.
 int run_calibrate(const Arguments& arguments, const RunOptions& options, int64_t processes) {
@@ -114,7 +127,8 @@ int run_calibrate(const Arguments& arguments, const RunOptions& options, int64_t
                         environment.launcher, ")");
     return launch_workers({.processes = here, .threads = options.threads}, command_line());
   }
-  const auto work = record_work(options, processes, environment.rank, per_host);
+  const auto data = own_data(arguments, options);
+  const auto work = record_work(options, processes, environment.rank, per_host, get(data));
   ProcessContext process(environment, process_options(options));
   try {
     const auto device = device_of(options, process.local_rank());
@@ -135,8 +149,9 @@ int run_calibrate(const Arguments& arguments, const RunOptions& options, int64_t
 
 int run_suggest(const Arguments& arguments, const RunOptions& options, const Machine& m,
                 int64_t devices) {
+  const auto data = own_data(arguments, options);
   const SuggestRequest request{.devices = devices, .memory_bytes = m.memory_bytes};
-  const auto found = suggest(options, m, request);
+  const auto found = suggest(options, m, request, get(data));
   print_output(arguments.has("--json") ? dump_json(suggestions_json(found), 2) + "\n"
                                        : suggestions_text(found, m, request));
   return found.fitting.empty() ? 1 : 0;
@@ -150,6 +165,7 @@ int run_plan(const Arguments& arguments) {
       {.file = file, .environment = environ, .assignments = arguments.all("--set")});
   const auto& options = run.options;
   if (options.model.preset.empty()) require_folder(options.model.path, "model folder (model.path)");
+  if (arguments.has("--data")) check_inputs(options);  // its tokenizer, too
   const int64_t processes =
       arguments.integer(arguments.has("--devices") ? "--devices" : "--nproc", 1, 1);
   if (arguments.has("--calibrate")) return run_calibrate(arguments, options, processes);
@@ -158,7 +174,8 @@ int run_plan(const Arguments& arguments) {
 
   std::optional<int64_t> rank;
   if (arguments.has("--rank")) rank = arguments.integer("--rank", 0, 0);
-  const auto plan = plan_run(options, processes, rank, m.devices_per_host);
+  const auto data = own_data(arguments, options);
+  const auto plan = plan_run(options, processes, rank, m.devices_per_host, get(data));
   if (!plan.advice.empty()) log_warning("{}", plan.advice);
   // One stage alone says nothing about the time of a pipeline.
   std::optional<StepTime> time;
@@ -195,11 +212,15 @@ Command plan_command() {
   command.name = "plan";
   command.summary = "Memory, exchanges and time of a run on every rank, before it is started.";
   command.usage =
-      "RUN.toml --nproc N [--rank R] [--explain] [--suggest] [--json] [--set KEY=VALUE]...";
+      "RUN.toml --nproc N [--data] [--rank R] [--explain] [--suggest] [--json] [--set "
+      "KEY=VALUE]...";
   command.flags = {
       {"--nproc", "N", "processes of the run; any number, none is started"},
       {"--rank", "R", "only this rank"},
       {"--set", "KEY=VALUE", "override an option, e.g. parallel.tensor=8", true},
+      {"--data", "",
+       "go by the rows of the run's first steps, as train would pack them; nothing is decoded"},
+      {"--samples", "N", "with --data: how many to look at, at least a step (default 1024)"},
       {"--json", "", "for programs"},
       {"--explain", "", "every term of the predicted time, with its formula and numbers"},
       {"--suggest", "", "layouts that fit into --memory on --devices, the fastest first"},
@@ -221,7 +242,9 @@ Command plan_command() {
   };
   command.details =
       "The program of each rank is run once on tensors without values; nothing is started or read "
-      "but the model's config.json. The data are assumed to fill every row, half of it pictures. "
+      "but the model's config.json. The data are assumed to fill every row, half of it pictures; "
+      "with --data the run's own are read (records, headers of pictures): exchanges and time are "
+      "those of the first step, memory that of the fullest micro-batch looked at. "
       "--calibrate starts --nproc processes on this machine for half a minute and keeps what it "
       "measures in $XDG_CACHE_HOME/triptych/calibration.json (or below ~/.cache).";
   command.example = "triptych plan examples/qwen2_5_vl/7b_full.toml --nproc 8 --machine h100";

@@ -244,7 +244,8 @@ class Loader::Engine {
 
   uint64_t bytes_of(RecordRef ref) const {
     const auto* size = sizes_.at(ref);
-    return size == nullptr ? 0 : size->media_bytes + static_cast<uint64_t>(size->tokens) * 8;
+    if (size == nullptr) return 0;
+    return (options_.pixels ? size->media_bytes : 0) + static_cast<uint64_t>(size->tokens) * 8;
   }
 
   /// Lays out this rank's share of a step and queues its samples, as far as memory allows.
@@ -363,6 +364,8 @@ class Loader::Engine {
     Sample sample;
     if (job.blank) {
       sample = processor_.make_blank(conversation);
+    } else if (!options_.pixels) {
+      sample = processor_.make_without_pixels(conversation);
     } else if (options_.on_bad_sample == OnBadSample::kStop) {
       sample = processor_.make(conversation);
     } else {

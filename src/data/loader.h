@@ -52,6 +52,7 @@ struct LoaderOptions {
   uint64_t memory_bytes = uint64_t{1} << 30;  ///< decoded ahead; one step where that is larger
   int64_t steps_ahead = 16;                   ///< prepared at most
   bool one_pass = false;                      ///< end after one epoch (validation); else endless
+  bool pixels = true;  ///< false: nothing is decoded, media have grids and no rows (a plan)
 };
 
 /// Sums over rows.

@@ -30,6 +30,10 @@ class Processor {
   /// @throws DataError as measure(), or when a body cannot be decoded.
   virtual Sample make(const Conversation& conversation) const = 0;
 
+  /// The same sample without decoding: its media have grids and no rows. What a plan needs.
+  /// @throws DataError as measure()
+  virtual Sample make_without_pixels(const Conversation& conversation) const = 0;
+
   /// The same tokens and grids without decoding: patches are 0 and no token carries a label. It
   /// takes the place of a sample whose body turned out to be corrupt, so that rows stay as planned.
   virtual Sample make_blank(const Conversation& conversation) const = 0;

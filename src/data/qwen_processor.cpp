@@ -96,7 +96,7 @@ SampleSize QwenProcessor::measure(const Conversation& conversation) const {
   return size;
 }
 
-Sample QwenProcessor::without_pixels(const Conversation& conversation, Plan& plan) const {
+Sample QwenProcessor::take_text(const Conversation& conversation, Plan& plan) {
   Sample sample;
   sample.origin = conversation.origin;
   sample.tokens = std::move(plan.text.tokens);
@@ -106,7 +106,7 @@ Sample QwenProcessor::without_pixels(const Conversation& conversation, Plan& pla
 
 Sample QwenProcessor::make(const Conversation& conversation) const {
   auto made = plan(conversation);
-  auto sample = without_pixels(conversation, made);
+  auto sample = take_text(conversation, made);
   const auto parts = conversation.media();
   for (const auto m : made.text.media) {
     const auto& part = *parts[static_cast<size_t>(m)];
@@ -125,20 +125,26 @@ Sample QwenProcessor::make(const Conversation& conversation) const {
   return sample;
 }
 
-Sample QwenProcessor::make_blank(const Conversation& conversation) const {
+Sample QwenProcessor::make_without_pixels(const Conversation& conversation) const {
   auto made = plan(conversation);
-  auto sample = without_pixels(conversation, made);
-  std::fill(sample.labels.begin(), sample.labels.end(), static_cast<int32_t>(kIgnoreLabel));
+  auto sample = take_text(conversation, made);
   const auto parts = conversation.media();
   for (const auto m : made.text.media) {
     const auto& media = made.media[static_cast<size_t>(m)];
-    const auto values = media.grid.patches() * vision_.patch_dim();
     const bool video = parts[static_cast<size_t>(m)]->kind == PartKind::kVideo;
     sample.media.push_back({.kind = video ? MediaKind::kVideo : MediaKind::kImage,
                             .grid = media.grid,
                             .seconds_per_grid = media.seconds_per_grid,
-                            .rows = std::vector<float>(static_cast<size_t>(values), 0.0F)});
+                            .rows = {}});
   }
+  return sample;
+}
+
+Sample QwenProcessor::make_blank(const Conversation& conversation) const {
+  auto sample = make_without_pixels(conversation);
+  std::fill(sample.labels.begin(), sample.labels.end(), static_cast<int32_t>(kIgnoreLabel));
+  for (auto& medium : sample.media)
+    medium.rows.assign(static_cast<size_t>(medium.grid.patches() * vision_.patch_dim()), 0.0F);
   return sample;
 }
 

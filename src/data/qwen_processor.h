@@ -21,6 +21,7 @@ class QwenProcessor : public Processor {
 
   SampleSize measure(const Conversation& conversation) const override;
   Sample make(const Conversation& conversation) const override;
+  Sample make_without_pixels(const Conversation& conversation) const override;
   Sample make_blank(const Conversation& conversation) const override;
 
   /// A sample without its pixels.
@@ -35,7 +36,8 @@ class QwenProcessor : public Processor {
   const QwenVision& vision() const { return vision_; }
 
  private:
-  Sample without_pixels(const Conversation& conversation, Plan& plan) const;
+  /// Tokens and labels of the plan, which loses them.
+  static Sample take_text(const Conversation& conversation, Plan& plan);
 
   Tokenizer tokenizer_;
   const ChatTemplate& chat_;

@@ -1,6 +1,7 @@
 #include "plan/rank_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <utility>
 
@@ -84,6 +85,14 @@ double attention_flop(const Layer& layer, const FlowSize& size) {
   return layer.cost(size).forward_flop - layer.cost(short_samples).forward_flop;
 }
 
+constexpr double ChunkWork::* kChunkParts[] = {&ChunkWork::forward,
+                                               &ChunkWork::backward_input,
+                                               &ChunkWork::backward_weight,
+                                               &ChunkWork::recomputed,
+                                               &ChunkWork::attention_forward,
+                                               &ChunkWork::attention_backward,
+                                               &ChunkWork::attention_recomputed};
+
 /// What of a layer is computed twice: of its attention and of its other products.
 struct RecomputedShare {
   double attention = 0, products = 0;
@@ -100,8 +109,8 @@ RecomputedShare recomputed_share(const LayerRecompute& how) {
 }
 
 /// By the layers' own counts, shared out evenly over the ranks that cut a layer.
-std::vector<ChunkWork> count_work(const RecomputePlan& recompute, const LoadedModel& loaded,
-                                  const MicroBatch& batch, int64_t stage, int64_t ranks) {
+std::vector<ChunkWork> count_work_of(const RecomputePlan& recompute, const LoadedModel& loaded,
+                                     const MicroBatch& batch, int64_t stage, int64_t ranks) {
   const auto size = loaded.family->flow_size(batch);
   std::vector<ChunkWork> chunks(static_cast<size_t>(loaded.cut.chunks));
   bool gradients_pass = false;
@@ -134,14 +143,78 @@ std::vector<ChunkWork> count_work(const RecomputePlan& recompute, const LoadedMo
   return chunks;
 }
 
-}  // namespace
-
-MicroBatch typical_micro_batch(const RunOptions& options, const Family& family) {
-  MicroBatch batch;
-  for (int64_t i = 0; i < options.train.micro_batch; ++i)
-    batch.rows.push_back(family.typical_row(options.data.max_length));
-  return batch;
+/// The mean of the micro-batches.
+std::vector<ChunkWork> count_work(const RecomputePlan& recompute, const LoadedModel& loaded,
+                                  const std::vector<MicroBatch>& batches, int64_t stage,
+                                  int64_t ranks) {
+  auto mean = count_work_of(recompute, loaded, batches.front(), stage, ranks);
+  auto last = mean;
+  for (size_t i = 1; i < batches.size(); ++i) {
+    if (!alike(batches[i], batches[i - 1]))
+      last = count_work_of(recompute, loaded, batches[i], stage, ranks);
+    // Of equal ones it is exactly what one of them has.
+    for (size_t c = 0; c < mean.size(); ++c) {
+      for (const auto part : kChunkParts)
+        mean[c].*part += (last[c].*part - mean[c].*part) / static_cast<double>(i + 1);
+    }
+  }
+  return mean;
 }
+
+/// Micro-batches after which memory has reached its peak, and by how many more a step grows: whole
+/// groups of the interleaved schedule, and twice as many as a 1F1B pipeline ever has in flight. In
+/// the second half gradients are there beside all activations.
+struct Rounds {
+  int64_t group = 1, some = 1;
+};
+
+Rounds rounds_of(const RunOptions& options, int64_t count) {
+  const auto shape = pipeline_shape(options, 1);
+  const int64_t group = shape.stages == 1 ? 1 : shape.group_size();
+  return {.group = group, .some = count % group + group};
+}
+
+/// `count` of the micro-batches, evenly spread by their tokens, in the order in which they are
+/// given.
+std::vector<MicroBatch> evenly_spread(const std::vector<MicroBatch>& batches, int64_t count) {
+  std::vector<std::pair<int64_t, size_t>> by_tokens;
+  for (size_t i = 0; i < batches.size(); ++i) {
+    by_tokens.emplace_back(0, i);
+    for (const auto& row : batches[i].rows) {
+      for (const auto& sample : row.samples)
+        by_tokens.back().first += static_cast<int64_t>(sample.tokens.size());
+    }
+  }
+  std::ranges::sort(by_tokens);
+  std::vector<size_t> places;
+  const auto all = static_cast<int64_t>(batches.size());
+  for (int64_t i = 0; i < count; ++i)
+    places.push_back(by_tokens[static_cast<size_t>((2 * i + 1) * all / (2 * count))].second);
+  std::ranges::sort(places);
+  std::vector<MicroBatch> chosen;
+  for (const auto place : places) chosen.push_back(batches[place]);
+  return chosen;
+}
+
+/// `more` with `part` times again what it has more than `less`.
+RankPlan extend(const RankPlan& less, const RankPlan& more, double part) {
+  auto plan = more;
+  const auto add = [&](int64_t& value, int64_t a, int64_t b) {
+    value = b + std::llround(static_cast<double>(b - a) * part);
+  };
+  add(plan.made_bytes, less.made_bytes, more.made_bytes);
+  add(plan.made_tensors, less.made_tensors, more.made_tensors);
+  add(plan.offloaded_bytes, less.offloaded_bytes, more.offloaded_bytes);
+  for (auto& [key, traffic] : plan.traffic) {
+    const auto it = less.traffic.find(key);
+    const auto before = it == less.traffic.end() ? Traffic() : it->second;
+    add(traffic.calls, before.calls, traffic.calls);
+    add(traffic.bytes, before.bytes, traffic.bytes);
+  }
+  return plan;
+}
+
+}  // namespace
 
 RankPlan plan_rank(const RunOptions& options, const MeshShape& mesh, int64_t processes,
                    int64_t rank, const std::vector<MicroBatch>& micro_batches,
@@ -178,7 +251,7 @@ RankPlan plan_rank(const RunOptions& options, const MeshShape& mesh, int64_t pro
   const auto settings = step_settings(options, loaded, at::kMeta);
   TrainStep step(loaded, optimizer, process.group({MeshDim::kData}), settings, stage.get());
 
-  plan.chunks = count_work(settings.recompute, loaded, micro_batches.front(),
+  plan.chunks = count_work(settings.recompute, loaded, micro_batches,
                            plan.place[MeshDim::kPipeline], mesh.tensor * mesh.context);
 
   memory.restart();
@@ -208,25 +281,37 @@ RankPlan plan_rank(const RunOptions& options, const MeshShape& mesh, int64_t pro
                      std::vector<MicroBatch>(static_cast<size_t>(micro_batches), micro_batch),
                      ranks_per_host);
   };
-  // Whole groups of the interleaved schedule, and twice as many as a 1F1B pipeline ever has in
-  // flight: in the second half gradients are there beside all activations.
-  const auto shape = pipeline_shape(options, 1);
-  const int64_t group = shape.stages == 1 ? 1 : shape.group_size();
-  const int64_t some = count % group + group;
+  const auto [group, some] = rounds_of(options, count);
   if (count <= some + group) return run(count);
   const auto less = run(some), more = run(some + group);
-  const auto extend = [&](int64_t a, int64_t b) { return a + (b - a) * ((count - some) / group); };
-  auto plan = more;
-  plan.made_bytes = extend(less.made_bytes, more.made_bytes);
-  plan.made_tensors = extend(less.made_tensors, more.made_tensors);
-  plan.offloaded_bytes = extend(less.offloaded_bytes, more.offloaded_bytes);
-  for (auto& [key, traffic] : plan.traffic) {
-    const auto it = less.traffic.find(key);
-    const auto before = it == less.traffic.end() ? Traffic() : it->second;
-    traffic.calls = extend(before.calls, traffic.calls);
-    traffic.bytes = extend(before.bytes, traffic.bytes);
-  }
-  return plan;
+  return extend(less, more, static_cast<double>((count - some - group) / group));
+}
+
+RankPlan plan_step(const RunOptions& options, const MeshShape& mesh, int64_t processes,
+                   int64_t rank, const std::vector<MicroBatch>& micro_batches,
+                   int64_t ranks_per_host, int64_t most_run) {
+  const auto count = static_cast<int64_t>(micro_batches.size());
+  const auto run = [&](const std::vector<MicroBatch>& some) {
+    return plan_rank(options, mesh, processes, rank, some, ranks_per_host);
+  };
+  const int64_t group = rounds_of(options, count).group;
+  const int64_t sample = std::max<int64_t>(1, most_run / group) * group;
+  if (count <= 2 * sample) return run(micro_batches);
+  const auto once = evenly_spread(micro_batches, sample);
+  auto twice = once;
+  twice.insert(twice.end(), once.begin(), once.end());
+  const auto less = run(once), more = run(twice);
+  return extend(less, more, static_cast<double>(count - 2 * sample) / static_cast<double>(sample));
+}
+
+MemoryUse plan_memory(const RunOptions& options, const MeshShape& mesh, int64_t processes,
+                      int64_t rank, const MicroBatch& micro_batch, int64_t count,
+                      int64_t ranks_per_host) {
+  const auto [group, some] = rounds_of(options, count);
+  const auto enough = static_cast<size_t>(std::min(count, some + group));
+  return plan_rank(options, mesh, processes, rank, std::vector<MicroBatch>(enough, micro_batch),
+                   ranks_per_host)
+      .memory;
 }
 
 }  // namespace triptych

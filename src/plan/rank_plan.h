@@ -16,8 +16,8 @@
 
 namespace triptych {
 
-/// Flop of one micro-batch in one chunk on this rank, attention apart from all other products, and
-/// what recompute adds apart from both.
+/// Flop of one micro-batch, the mean of a step's, in one chunk on this rank, attention apart from
+/// all other products, and what recompute adds apart from both.
 struct ChunkWork {
   double forward = 0, backward_input = 0, backward_weight = 0, recomputed = 0;
   /// Of queries with keys and of probabilities with values. Backward computes the probabilities
@@ -47,9 +47,6 @@ struct RankPlan {
   int64_t most_bytes() const { return std::max(total_bytes(), start_bytes); }
 };
 
-/// Rows of `data.max_length` tokens, half of them pictures: what a plan assumes of the data.
-MicroBatch typical_micro_batch(const RunOptions& options, const Family& family);
-
 /// Runs one step of rank `rank` of `processes`.
 /// @param mesh           from check_layout
 /// @param micro_batches  of this rank; pictures may be without pixels. The same number as in
@@ -65,5 +62,17 @@ RankPlan plan_rank(const RunOptions& options, const MeshShape& mesh, int64_t pro
 RankPlan plan_rank(const RunOptions& options, const MeshShape& mesh, int64_t processes,
                    int64_t rank, const MicroBatch& micro_batch, int64_t count,
                    int64_t ranks_per_host = 8);
+
+/// The same over unlike micro-batches. Of more than twice `most_run` so many, evenly spread by
+/// their tokens, are run, once and twice over: each further one adds the same calls, and of
+/// everything else their mean.
+RankPlan plan_step(const RunOptions& options, const MeshShape& mesh, int64_t processes,
+                   int64_t rank, const std::vector<MicroBatch>& micro_batches,
+                   int64_t ranks_per_host, int64_t most_run);
+
+/// The most that a step of `count` such micro-batches has in use.
+MemoryUse plan_memory(const RunOptions& options, const MeshShape& mesh, int64_t processes,
+                      int64_t rank, const MicroBatch& micro_batch, int64_t count,
+                      int64_t ranks_per_host = 8);
 
 }  // namespace triptych

@@ -2,6 +2,7 @@
 
 #include <ATen/record_function.h>
 
+#include <algorithm>
 #include <memory>
 #include <string_view>
 
@@ -103,16 +104,20 @@ double AttentionShape::flop() const {
 }
 
 RecordedWork record_work(const RunOptions& given, int64_t processes, int64_t rank,
-                         int64_t ranks_per_host) {
+                         int64_t ranks_per_host, const PlanData* data) {
   const auto options = without_weights(given);
-  const auto mesh = check_layout(options, processes, ranks_per_host).mesh;
-  const auto batch = typical_micro_batch(options, *read_family(model_request(options)));
+  const auto family = read_family(model_request(options));
+  const auto mesh = check_layout(options, *family, processes, ranks_per_host).mesh;
+  const Mesh ranks(processes, mesh);
+  const PlannedRows rows(options, *family, ranks.size(MeshDim::kData), data);
+  auto batches = rows.first_step(ranks.coordinates(rank)[MeshDim::kData]);
   RecordedWork work;
   const Recording recording(work);
-  // As many micro-batches as a pipeline's schedule needs: the shapes are the same in all.
-  const int64_t count = options.parallel.virtual_chunks > 1 ? options.parallel.pipeline : 1;
-  plan_rank(options, mesh, processes, rank,
-            std::vector<MicroBatch>(static_cast<size_t>(count), batch), ranks_per_host);
+  // As many micro-batches as a pipeline's schedule needs: of typical rows the shapes are the same
+  // in all.
+  const int64_t few = options.parallel.virtual_chunks > 1 ? options.parallel.pipeline : 1;
+  batches.resize(std::min(batches.size(), static_cast<size_t>(few)));
+  plan_rank(options, mesh, processes, rank, batches, ranks_per_host);
   return work;
 }
 

@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "plan/plan_data.h"
 #include "train/run_options.h"
 
 namespace triptych {
@@ -38,9 +39,11 @@ struct RecordedWork {
   std::map<AttentionShape, int64_t> attention;
 };
 
-/// Runs the plan of a rank's fewest micro-batches and notes its products and its attention.
+/// Runs the plan of a rank's fewest micro-batches, with data those of its first step, and notes its
+/// products and its attention.
+/// @param data  null: typical rows
 /// @throws as plan_run
 RecordedWork record_work(const RunOptions& options, int64_t processes, int64_t rank,
-                         int64_t ranks_per_host);
+                         int64_t ranks_per_host, const PlanData* data = nullptr);
 
 }  // namespace triptych

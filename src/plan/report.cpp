@@ -206,6 +206,7 @@ Json plan_json(const RunPlan& plan, const StepTime* time, const Machine* machine
         {"data", plan.processes / (plan.mesh.tensor * plan.mesh.context * plan.mesh.pipeline)}}},
       {"micro_batches", plan.micro_batches},
       {"ranks", ranks}};
+  if (plan.data) json["data"] = data_json(*plan.data);
   if (time != nullptr) json["time"] = time_json(*time, *machine);
   return json;
 }
@@ -217,6 +218,7 @@ std::string plan_text(const RunPlan& plan, const StepTime* time, const Machine* 
       short_count(static_cast<double>(plan.trained)), plan.processes,
       plan.processes == 1 ? "" : "es", mesh_text(plan.mesh, plan.processes), plan.micro_batches,
       static_cast<int64_t>(plan.micro_batch_tokens));
+  if (plan.data) text.insert(text.size() - 1, data_text(*plan.data));
   text += memory_table(plan) + traffic_table(plan.ranks.front());
   if (time != nullptr) text += time_text(*time, *machine);
   return text;

@@ -1,6 +1,7 @@
 #include "plan/run_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "base/format.h"
@@ -17,12 +18,14 @@ namespace {
 
 /// Ranks with equal keys run the same program on the same sizes. Above 8 processes also those with
 /// other shares of the pictures of all data ranks, or other heads, are taken to be alike.
+/// @param own_rows  data ranks have unlike rows
 std::array<int64_t, kNumMeshDims> program_key(const ParallelOptions& options, const Mesh& mesh,
-                                              int64_t rank) {
+                                              int64_t rank, bool own_rows) {
   auto place = mesh.coordinates(rank);
   const bool many = mesh.world_size() > 8;
   if (many) place[MeshDim::kTensor] = 0;
-  if (many || options.balance_vision != BalanceVision::kData) place[MeshDim::kData] = 0;
+  if (many || (!own_rows && options.balance_vision != BalanceVision::kData))
+    place[MeshDim::kData] = 0;
   return place.at;
 }
 
@@ -41,7 +44,9 @@ namespace {
 struct Prepared {
   RunOptions options;
   RunPlan plan;
-  MicroBatch batch;
+  PlannedRows rows;
+  std::vector<MicroBatch> fullest;
+  int64_t dearest = 0;              ///< the data rank with most work
   std::vector<std::string> stages;  ///< what each pipeline stage holds: equal texts, equal programs
 };
 
@@ -78,64 +83,119 @@ std::vector<std::string> describe_layers(const RunOptions& options, const Loaded
   return stages;
 }
 
-Prepared prepare(const RunOptions& given, int64_t processes, int64_t ranks_per_host) {
-  Prepared run{.options = without_weights(given)};
-  auto& plan = run.plan;
-  plan.processes = processes;
-  auto layout = check_layout(run.options, processes, ranks_per_host);
-  plan.mesh = layout.mesh;
-  plan.advice = std::move(layout.advice);
-  const Mesh mesh(processes, plan.mesh);
-  auto request = model_request(run.options);
+/// Sums of the first step over all data ranks.
+void add_up_step(RunPlan& plan, const LoadedModel& whole, const PlannedRows& rows,
+                 int64_t data_ranks) {
+  const double times = rows.typical() ? static_cast<double>(data_ranks) : 1;  // all are alike
+  for (int64_t rank = 0; rank < (rows.typical() ? 1 : data_ranks); ++rank) {
+    for (const auto& batch : rows.first_step(rank)) {
+      const auto size = whole.family->flow_size(batch);
+      plan.step_flop += times * training_flop(whole.model, size);
+      plan.step_tokens += times * static_cast<double>(size.tokens);
+      for (const auto& row : batch.rows) {
+        for (const auto& sample : row.samples)
+          plan.step_pictures += times * static_cast<double>(sample.media.size());
+      }
+    }
+  }
+  plan.micro_batch_tokens =
+      std::llround(plan.step_tokens / static_cast<double>(plan.micro_batches * data_ranks));
+}
+
+Prepared prepare(const RunOptions& given, int64_t processes, int64_t ranks_per_host,
+                 const PlanData* data) {
+  const auto options = without_weights(given);
+  auto layout = check_layout(options, processes, ranks_per_host);
+  const Mesh mesh(processes, layout.mesh);
+  const int64_t data_ranks = mesh.size(MeshDim::kData);
+  auto request = model_request(options);
   request.meta_only = true;
   const auto whole = load_model(request);
-  run.batch = typical_micro_batch(run.options, *whole.family);
-  const auto size = whole.family->flow_size(run.batch);
+  Prepared run{.options = options,
+               .plan = {},
+               .rows = PlannedRows(options, *whole.family, data_ranks, data),
+               .fullest = {},
+               .stages = {}};
+  run.fullest = run.rows.fullest(*whole.family);
+  run.dearest = run.rows.dearest(*whole.family, whole.model);
+  auto& plan = run.plan;
+  plan.processes = processes;
+  plan.mesh = layout.mesh;
+  plan.advice = std::move(layout.advice);
+  if (data != nullptr) plan.data = data->summary;
   plan.model = whole.family->name();
   plan.parameters = whole.num_parameters();
   plan.trained = whole.num_trained();
-  plan.pipeline = pipeline_shape(run.options, mesh.size(MeshDim::kData));
+  plan.pipeline = pipeline_shape(options, data_ranks);
   plan.micro_batches = plan.pipeline.micro_batches;
-  plan.micro_batch_tokens = size.tokens;
-  const auto all = static_cast<double>(plan.micro_batches * mesh.size(MeshDim::kData));
-  plan.step_flop = all * training_flop(whole.model, size);
-  plan.step_tokens = all * static_cast<double>(size.tokens);
-  for (const auto& row : run.batch.rows) {
-    for (const auto& sample : row.samples)
-      plan.step_pictures += all * static_cast<double>(sample.media.size());
-  }
-  run.stages = describe_layers(run.options, whole, plan.pipeline, size);
+  add_up_step(plan, whole, run.rows, data_ranks);
+  run.stages =
+      describe_layers(options, whole, plan.pipeline, whole.family->flow_size(run.fullest.front()));
   return run;
 }
 
-RankPlan plan_one(const Prepared& run, int64_t rank, int64_t ranks_per_host) {
-  return plan_rank(run.options, run.plan.mesh, run.plan.processes, rank, run.batch,
-                   run.plan.micro_batches, ranks_per_host);
+/// A rank's exchanges and work.
+/// @param data_rank  whose rows it has
+/// @param most_run   of unlike micro-batches
+RankPlan plan_work(const Prepared& run, int64_t rank, int64_t data_rank, int64_t ranks_per_host,
+                   int64_t most_run) {
+  const auto& plan = run.plan;
+  if (run.rows.typical())
+    return plan_rank(run.options, plan.mesh, plan.processes, rank, run.fullest.front(),
+                     plan.micro_batches, ranks_per_host);
+  return plan_step(run.options, plan.mesh, plan.processes, rank, run.rows.first_step(data_rank),
+                   ranks_per_host, most_run);
+}
+
+/// The most that one of the fullest micro-batches takes on a rank.
+MemoryUse plan_fullest(const Prepared& run, int64_t rank, int64_t ranks_per_host) {
+  MemoryUse most;
+  for (const auto& batch : run.fullest) {
+    const auto memory = plan_memory(run.options, run.plan.mesh, run.plan.processes, rank, batch,
+                                    run.plan.micro_batches, ranks_per_host);
+    if (memory.total() > most.total()) most = memory;
+  }
+  return most;
 }
 
 }  // namespace
 
 RunPlan plan_run(const RunOptions& options, int64_t processes, std::optional<int64_t> rank,
-                 int64_t ranks_per_host) {
-  auto run = prepare(options, processes, ranks_per_host);
+                 int64_t ranks_per_host, const PlanData* data) {
+  auto run = prepare(options, processes, ranks_per_host, data);
   require<UsageError>(!rank || *rank < processes, "--rank ", rank.value_or(0), " is none of the ",
                       processes, " ranks 0 to ", processes - 1);
   const Mesh mesh(processes, run.plan.mesh);
+  constexpr int64_t kMostRun = 64;  // of unlike micro-batches, twice over where there are more
+  const bool typical = run.rows.typical(), many = processes > 8;
   std::map<std::array<int64_t, kNumMeshDims>, RankPlan> done;
+  std::map<std::array<int64_t, kNumMeshDims>, MemoryUse> memory;
   for (int64_t r = rank.value_or(0); r < (rank ? *rank + 1 : processes); ++r) {
-    const auto key = program_key(run.options.parallel, mesh, r);
+    const auto& parallel = run.options.parallel;
+    const auto place = mesh.coordinates(r);
+    const auto key = program_key(parallel, mesh, r, !typical);
     auto it = done.find(key);
-    if (it == done.end()) it = done.emplace(key, plan_one(run, r, ranks_per_host)).first;
+    if (it == done.end()) {
+      const int64_t data_rank = many ? run.dearest : place[MeshDim::kData];
+      it = done.emplace(key, plan_work(run, r, data_rank, ranks_per_host, kMostRun)).first;
+    }
     auto own = it->second;
     own.rank = r;
-    own.place = mesh.coordinates(r);
+    own.place = place;
+    if (!typical) {
+      const auto of_memory = program_key(parallel, mesh, r, false);
+      if (!memory.contains(of_memory)) memory[of_memory] = plan_fullest(run, r, ranks_per_host);
+      own.memory = memory[of_memory];
+    }
     run.plan.ranks.push_back(std::move(own));
   }
   return std::move(run.plan);
 }
 
-RunPlan plan_stages(const RunOptions& options, int64_t processes, int64_t ranks_per_host) {
-  auto run = prepare(options, processes, ranks_per_host);
+RunPlan plan_stages(const RunOptions& options, int64_t processes, int64_t ranks_per_host,
+                    const PlanData* data) {
+  constexpr int64_t kMostRun = 4;
+  auto run = prepare(options, processes, ranks_per_host, data);
   const Mesh mesh(processes, run.plan.mesh);
   const int64_t stages = mesh.size(MeshDim::kPipeline);
   for (int64_t stage = 0; stage < stages; ++stage) {
@@ -146,9 +206,12 @@ RunPlan plan_stages(const RunOptions& options, int64_t processes, int64_t ranks_
     for (int64_t s = stage - 1; s > 0 && stage + 1 < stages; --s) {
       if (run.stages[static_cast<size_t>(s)] == run.stages[static_cast<size_t>(stage)]) same = s;
     }
+    const auto number = mesh.rank(place);
     auto rank = same < stage ? run.plan.ranks[static_cast<size_t>(same)]
-                             : plan_one(run, mesh.rank(place), ranks_per_host);
-    rank.rank = mesh.rank(place);
+                             : plan_work(run, number, run.dearest, ranks_per_host, kMostRun);
+    if (same == stage && !run.rows.typical())
+      rank.memory = plan_fullest(run, number, ranks_per_host);
+    rank.rank = number;
     rank.place = place;
     run.plan.ranks.push_back(std::move(rank));
   }

@@ -20,7 +20,8 @@ namespace {
 /// What bounds of a layout follow from the model alone.
 struct ModelFacts {
   double parameters = 0, trained = 0;
-  /// Flop of one token of a full row, in the parts of a pipeline's slots.
+  double step_tokens = 0;
+  /// Flop of one token of a step, in the parts of a pipeline's slots.
   SlotTimes token_flop{.forward = 0, .backward_input = 0, .backward_weight = 0};
   double recomputed = 0;  ///< of one token, where all blocks are computed again
 };
@@ -35,13 +36,21 @@ struct Candidate {
   bool done = false;
 };
 
-ModelFacts facts_of(const RunOptions& options) {
+ModelFacts facts_of(const RunOptions& options, const PlanData* data) {
   auto request = model_request(options);
   request.meta_only = true;
   const auto loaded = load_model(request);
-  const auto size = loaded.family->flow_size(typical_micro_batch(options, *loaded.family));
+  MicroBatch step;  // a typical row stands for all
+  if (data == nullptr) {
+    step.rows.push_back(loaded.family->typical_row(options.data.max_length));
+  } else {
+    step.rows = data->rows.steps.front();
+  }
+  const auto size = loaded.family->flow_size(step);
   ModelFacts facts{.parameters = static_cast<double>(loaded.num_parameters()),
-                   .trained = static_cast<double>(loaded.num_trained())};
+                   .trained = static_cast<double>(loaded.num_trained()),
+                   .step_tokens = static_cast<double>(size.tokens)};
+  if (data == nullptr) facts.step_tokens *= static_cast<double>(options.train.global_batch);
   bool gradients_pass = false;
   for (const auto& layer : loaded.model.layers) {
     bool trained = false, weights = false;
@@ -86,8 +95,6 @@ double least_bytes(const RunOptions& o, const ModelFacts& m, int64_t devices) {
 /// Products and bubble alone, all of them as fast as the best of them.
 double least_seconds(const RunOptions& o, const ModelFacts& m, const Machine& machine,
                      int64_t devices) {
-  const double tokens =
-      static_cast<double>(o.train.global_batch) * static_cast<double>(o.data.max_length);
   auto flop = m.token_flop;
   // Other policies compute less again; how much depends on their settings.
   if (same_options(o.recompute, RecomputeOptions{.policy = RecomputePolicy::kFull}))
@@ -98,7 +105,7 @@ double least_seconds(const RunOptions& o, const ModelFacts& m, const Machine& ma
   const double efficiency =
       std::max({machine.matmul_efficiency, machine.attention_forward_efficiency,
                 machine.attention_backward_efficiency});
-  return tokens * all * (1 + bubble) /
+  return m.step_tokens * all * (1 + bubble) /
          (static_cast<double>(devices) * machine.peak_flop * efficiency);
 }
 
@@ -273,9 +280,9 @@ class Search {
 /// The layouts that may be possible and may fit, by least time; counts the others.
 std::vector<Candidate> candidates_of(const RunOptions& base, const Machine& machine,
                                      const SuggestRequest& request, int64_t limit,
-                                     Suggestions& found) {
+                                     const PlanData* data, Suggestions& found) {
   const auto family = read_family(model_request(base));
-  const auto facts = facts_of(base);
+  const auto facts = facts_of(base, data);
   std::vector<Candidate> candidates;
   for (auto& options : layouts(base, machine, request.devices)) {
     const auto& p = options.parallel;
@@ -302,13 +309,14 @@ std::vector<Candidate> candidates_of(const RunOptions& base, const Machine& mach
 
 }  // namespace
 
-Suggestions suggest(const RunOptions& given, const Machine& machine,
-                    const SuggestRequest& request) {
+Suggestions suggest(const RunOptions& given, const Machine& machine, const SuggestRequest& request,
+                    const PlanData* data) {
   const auto base = without_weights(given);
   const auto limit =
       static_cast<int64_t>(static_cast<double>(request.memory_bytes) * request.share);
   Suggestions found;
-  Search search(candidates_of(base, machine, request, limit, found));
+  if (data != nullptr) found.data = data->summary;
+  Search search(candidates_of(base, machine, request, limit, data, found));
   const auto most = static_cast<int64_t>(request.most_plans);
   for (;;) {
     const bool none_fits = found.fitting.empty();
@@ -327,7 +335,7 @@ Suggestions suggest(const RunOptions& given, const Machine& machine,
     Suggestion s{.options = candidate->options};
     s.name = name_of_layout(s.options, request.devices);
     try {
-      s.plan = plan_stages(s.options, request.devices, machine.devices_per_host);
+      s.plan = plan_stages(s.options, request.devices, machine.devices_per_host, data);
     } catch (const UsageError&) {  // a rule that only its own ranks know
       ++found.impossible;
       continue;

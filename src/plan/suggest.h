@@ -2,6 +2,7 @@
 
 // `plan --suggest`: layouts that fit into the memory of a number of devices, the fastest first.
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,13 +37,15 @@ struct Suggestions {
   int64_t left_out = 0;             ///< slower at best than those found, or too large at least
   int64_t untried = 0;              ///< might be better or fit: the search ended before them
   int64_t impossible = 0;           ///< that break a rule
+  std::optional<DataSummary> data;  ///< what they were planned with; nothing: typical rows
 };
 
 /// Layouts are tried in the order of the least time they could take; where one does not fit, the
 /// same with recompute comes next and those that shard less are left out. The search ends when none
 /// of the rest could be faster than those found, or after `most_plans`.
+/// @param data  what they are planned with; null: typical rows
 Suggestions suggest(const RunOptions& options, const Machine& machine,
-                    const SuggestRequest& request);
+                    const SuggestRequest& request, const PlanData* data = nullptr);
 
 /// `[parallel]` and `[recompute]` in place of the run file's: every key with another value than its
 /// default.

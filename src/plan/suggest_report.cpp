@@ -52,6 +52,7 @@ std::string suggestions_text(const Suggestions& found, const Machine& machine,
       "impossible\n",
       found.tried, request.devices, bytes_text(static_cast<double>(request.memory_bytes)),
       found.left_out, found.untried, found.impossible);
+  if (found.data) text += data_text(*found.data);
   size_t number = 0;
   for (const auto& s : found.fitting) {
     if (number == request.count) break;
@@ -88,9 +89,11 @@ Json suggestions_json(const Suggestions& found) {
     }
     return json;
   };
-  return {{"fitting", list(found.fitting)}, {"not_fitting", list(found.others)},
-          {"tried", found.tried},           {"left_out", found.left_out},
-          {"untried", found.untried},       {"impossible", found.impossible}};
+  Json json{{"fitting", list(found.fitting)}, {"not_fitting", list(found.others)},
+            {"tried", found.tried},           {"left_out", found.left_out},
+            {"untried", found.untried},       {"impossible", found.impossible}};
+  if (found.data) json["data"] = data_json(*found.data);
+  return json;
 }
 
 }  // namespace triptych

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "train/run_setup.h"
 
 namespace triptych {
 
@@ -16,6 +17,15 @@ std::unique_ptr<QwenProcessor> make_run_processor(const RunOptions& options) {
 std::optional<Dataset> open_validation(const RunOptions& options) {
   if (options.data.validation.empty()) return std::nullopt;
   return open_dataset(options.data.validation, {});
+}
+
+LoaderLayout training_layout(const RunOptions& options, int64_t data_rank, int64_t data_size) {
+  LoaderLayout layout{.data_rank = data_rank,
+                      .data_size = data_size,
+                      .global_batch = options.train.global_batch,
+                      .micro_batch = options.train.micro_batch};
+  if (options.parallel.balance_samples && data_size > 1) layout.cost = length_cost(options);
+  return layout;
 }
 
 int64_t count_steps(const TrainOptions& train, Loader& loader) {

@@ -50,18 +50,7 @@ class Trainer {
   void finish();
 
   bool is_first() const { return process_.rank() == 0; }
-  LoaderLayout layout(int64_t global_batch) const {
-    return {.data_rank = process_.coordinates()[MeshDim::kData],
-            .data_size = data_group_.size(),
-            .global_batch = global_batch,
-            .micro_batch = options_.train.micro_batch};
-  }
-  LoaderLayout training_layout() const {
-    auto made = layout(options_.train.global_batch);
-    if (options_.parallel.balance_samples && data_group_.size() > 1)
-      made.cost = length_cost(options_);
-    return made;
-  }
+  int64_t data_rank() const { return process_.coordinates()[MeshDim::kData]; }
 
   ProcessContext& process_;
   const RunOptions& options_;
@@ -125,7 +114,8 @@ Trainer::Trainer(ProcessContext& process, const ResolvedRun& run,
       dataset_(open_dataset(options_.data.train, {})),
       validation_(open_validation(options_)),
       loader_(dataset_, *processor_, loader_options(options_.data),
-              static_cast<uint64_t>(options_.seed), training_layout(), state_.data),
+              static_cast<uint64_t>(options_.seed),
+              training_layout(options_, data_rank(), data_group_.size()), state_.data),
       steps_(count_steps(options_.train, loader_)),
       loaded_((loader_.start(), load_counted(process, options_, device_))),
       stage_(Stage::make(process, options_, loaded_, device_)),
@@ -294,7 +284,10 @@ void Trainer::validate() {
   log_.activity("validating");
   Loader loader(*validation_, *processor_, validation_options(options_.data),
                 static_cast<uint64_t>(options_.seed),
-                layout(options_.train.micro_batch * data_group_.size()));
+                {.data_rank = data_rank(),
+                 .data_size = data_group_.size(),
+                 .global_batch = options_.train.micro_batch * data_group_.size(),
+                 .micro_batch = options_.train.micro_batch});
   LossSum mine;
   while (const auto batch = loader.next()) {
     const auto part = train_step_.evaluate(batch->micro_batches);

@@ -10,6 +10,8 @@
 #include "base/files.h"
 #include "base/format.h"
 #include "plan/measure_exchanges.h"
+#include "planned_data.h"
+#include "support/scratch.h"
 
 namespace triptych {
 namespace {
@@ -129,6 +131,38 @@ TEST(RecordedWork, HasTheProductsOfThisRank) {
   EXPECT_EQ(forward, steps * (2 * 36 + 36));          // and of `down`, backward
   EXPECT_EQ(input_gradients, steps * (2 * 36 + 36));  // and `down`, forward
   EXPECT_EQ(weight_gradients, steps * 2 * 36);
+}
+
+// By data, segments are its samples and products have its rows.
+TEST(RecordedWork, HasTheShapesOfTheData) {
+  const Scratch folder;
+  write_planned_run(folder.path());
+  RunOptions options;
+  options.model.path = folder / "model";
+  options.data.train.push_back({.path = folder / "train.jsonl"});
+  options.data.max_length = 512;
+  options.train.global_batch = 2;
+  options.train.steps = 1;
+  const auto data = read_plan_data(options, 1);
+  const auto& row = data.rows.steps.front().at(1).samples;  // data rank 1 has the second one
+  ASSERT_GT(row.size(), 2);
+  std::vector<int64_t> bounds{0};
+  for (const auto& sample : row)
+    bounds.push_back(bounds.back() + static_cast<int64_t>(sample.tokens.size()));
+  const auto work = record_work(options, 2, 1, 2, &data);
+  int64_t calls = 0;
+  for (const auto& [shape, count] : work.attention) {
+    if (!shape.causal || shape.backward) continue;
+    EXPECT_EQ(shape.queries, bounds);
+    calls += count;
+  }
+  const int64_t steps = calls / 6;  // layers; a plan runs a short step twice
+  ASSERT_GT(steps, 0);
+  EXPECT_EQ(calls, steps * 6);
+  int64_t gates = 0;
+  for (const auto& [shape, count] : work.products)
+    gates += shape.M == bounds.back() && shape.K == 256 && shape.N == 704 ? count : 0;
+  EXPECT_EQ(gates, steps * (2 * 6 + 6));  // gate and up of each layer, and backward of `down`
 }
 
 }  // namespace

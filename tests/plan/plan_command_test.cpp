@@ -1,16 +1,13 @@
 // The command `plan` as users and scripts call it, and every layout of the examples.
 
+#include "plan_command.h"
+
 #include <gmock/gmock.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <filesystem>
 
-#include "base/files.h"
-#include "base/format.h"
 #include "base/json.h"
-#include "support/paths.h"
-#include "support/scratch.h"
 
 namespace triptych {
 namespace {
@@ -19,21 +16,6 @@ namespace fs = std::filesystem;
 using testing::HasSubstr;
 
 const fs::path kLayouts = fs::path(source_dir()) / "examples/qwen2_5_vl/layouts";
-
-struct Outcome {
-  int status = -1;
-  std::string out, err;
-};
-
-/// @param variables  for its environment, as a shell writes them
-Outcome plan(const std::string& words, const std::string& variables = "") {
-  const Scratch folder;
-  const auto out = folder / "out", err = folder / "err";
-  const int status = std::system(fmt::format("{} {} plan {} > {} 2> {}", variables,
-                                             triptych_command(), words, out.string(), err.string())
-                                     .c_str());
-  return {WEXITSTATUS(status), read_file(out), read_file(err)};
-}
 
 std::string layout(const std::string& name) { return (kLayouts / name).string(); }
 

@@ -175,5 +175,36 @@ TEST_F(PlanReuse, LongStepsFollowFromShortOnes) {
   }
 }
 
+// Of a long step over unlike rows a part is run: calls are exact, bytes and work near.
+TEST_F(PlanReuse, LongStepsFollowFromSomeOfTheirMicroBatches) {
+  constexpr size_t kCount = 24;
+  for (const std::string set :
+       {"parallel.zero=2", "parallel.pipeline=2", "parallel.pipeline=2 parallel.virtual=2"}) {
+    const auto options =
+        without_weights(read(set + fmt::format(" train.global_batch={}", 2 * kCount)));
+    const int64_t processes = 2 * options.parallel.pipeline;
+    const auto mesh = check_layout(options, processes).mesh;
+    const auto family = read_family(model_request(options));
+    std::vector<MicroBatch> batches;
+    for (size_t i = 0; i < kCount; ++i)
+      batches.push_back({.rows = {family->typical_row(40 + static_cast<int64_t>(i * 29 % 56))}});
+    const auto run = plan_rank(options, mesh, processes, 0, batches);
+    const auto part = plan_step(options, mesh, processes, 0, batches, 8, /*most_run=*/6);
+    ASSERT_EQ(run.traffic.size(), part.traffic.size()) << set;
+    for (const auto& [key, traffic] : run.traffic) {
+      const auto& other = part.traffic.at(key);
+      EXPECT_EQ(other.calls, traffic.calls) << set << ", " << key.first << " " << key.second;
+      // The mean of six of 24 lengths is not exactly that of all.
+      EXPECT_NEAR(static_cast<double>(other.bytes) / static_cast<double>(traffic.bytes), 1, 0.05)
+          << set << ", " << key.first << " " << key.second;
+    }
+    EXPECT_NEAR(static_cast<double>(part.made_bytes) / static_cast<double>(run.made_bytes), 1, 0.05)
+        << set;
+    for (size_t c = 0; c < run.chunks.size(); ++c)
+      EXPECT_NEAR(part.chunks[c].forward / run.chunks[c].forward, 1, 0.05) << set;
+    EXPECT_EQ(plan_step(options, mesh, processes, 0, batches, 8, 64).traffic, run.traffic) << set;
+  }
+}
+
 }  // namespace
 }  // namespace triptych

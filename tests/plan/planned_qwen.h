@@ -16,7 +16,7 @@ inline void write_qwen(const std::filesystem::path& folder, const qwen2_5_vl::Op
 }
 
 /// Four vision blocks, six decoder layers. @param tied  embedding and head are one tensor
-inline void write_medium_qwen(const std::filesystem::path& folder, bool tied) {
+inline qwen2_5_vl::Options medium_qwen(bool tied) {
   auto options = qwen2_5_vl::preset("qwen2_5_vl_3b");
   auto& vision = options.vision;
   vision.depth = 4;
@@ -38,7 +38,11 @@ inline void write_medium_qwen(const std::filesystem::path& folder, bool tied) {
   options.ids.video = 4091;
   options.ids.vision_start = 4092;
   options.ids.vision_end = 4093;
-  write_qwen(folder, options);
+  return options;
+}
+
+inline void write_medium_qwen(const std::filesystem::path& folder, bool tied) {
+  write_qwen(folder, medium_qwen(tied));
 }
 
 }  // namespace triptych
