@@ -212,16 +212,18 @@ Simulation replay(const PipelineShape& shape, const std::vector<SlotList>& lists
     }
     fail("pipeline schedule: deadlock", waiting);
   }
-  double idle = 0;
+  double idle = 0, working = 0;
   for (const auto& slots : result.slots) {
     if (!slots.empty()) result.makespan = std::max(result.makespan, slots.back().end);
   }
   for (const auto& slots : result.slots) {
     double work = 0;
     for (const auto& slot : slots) work += slot.end - slot.begin;
+    if (work <= 0) continue;  // a stage of vision alone, where there is none to see
     idle += result.makespan / work - 1;
+    ++working;
   }
-  result.bubble = idle / static_cast<double>(lists.size());
+  result.bubble = idle / std::max(1.0, working);
   return result;
 }
 

@@ -69,7 +69,9 @@ struct SimulatedSlot {
 
 struct Simulation {
   double makespan = 0;  ///< from the first slot's begin to the last one's end
-  double bubble = 0;    ///< idle time of a rank relative to its work: makespan / work - 1, the mean
+  /// Idle time of a rank relative to its work: makespan / work - 1, the mean of those that have
+  /// any.
+  double bubble = 0;
   std::vector<int64_t> peak_in_flight;  ///< a rank: forwards whose activations are still held
   std::vector<std::vector<SimulatedSlot>> slots;  ///< a rank
 };

@@ -117,7 +117,7 @@ Calibration calibrate(ProcessContext& process, at::Device device, at::ScalarType
   c.attention_forward_efficiency = efficiency(rates[4], usual.attention_forward_efficiency);
   c.attention_backward_efficiency = efficiency(rates[5], usual.attention_backward_efficiency);
   if (process.world_size() == 1) return c;
-  for (const auto& [operation, mine] : measure_exchanges(process.world(), device)) {
+  for (const auto& [operation, mine] : measure_exchanges(process.world(), device, dtype)) {
     const auto all = slowest(process, {mine.bandwidth, -mine.latency});
     c.exchanges[operation] = {.latency = -all[1], .bandwidth = all[0]};
   }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <c10/core/ScalarType.h>
+
 #include <map>
 #include <string>
 #include <utility>
@@ -16,7 +18,9 @@ namespace triptych {
 ExchangeRate fit_rate(const std::vector<std::pair<double, double>>& points);
 
 /// All-reduce, all-gather, reduce-scatter and all-to-all over the group, each with tensors of three
-/// sizes. All members call it; each gets its own times.
-std::map<std::string, ExchangeRate> measure_exchanges(Group& group, at::Device device);
+/// sizes, between products as in a step. All members call it; each gets its own times.
+/// @param dtype  of the products
+std::map<std::string, ExchangeRate> measure_exchanges(Group& group, at::Device device,
+                                                      at::ScalarType dtype);
 
 }  // namespace triptych

@@ -132,6 +132,15 @@ TEST(Schedule, BubbleEqualsTheFormula) {
 }
 
 // The table of docs/spec/parallelism.md, 4.3: F = 1, B = 2.
+// A stage of vision layers has nothing to do in a step without pictures.
+TEST(Schedule, AStageWithoutWorkIsNoBubble) {
+  const PipelineShape shape{.stages = 2, .micro_batches = 4};
+  const SlotTimes none{.forward = 0, .backward_input = 0, .backward_weight = 0};
+  const auto simulated = simulate(shape, std::vector{none, kSpecTimes});
+  EXPECT_EQ(simulated.makespan, 12);
+  EXPECT_EQ(simulated.bubble, 0);
+}
+
 TEST(Schedule, SpecTable) {
   struct Row {
     int64_t p, m, v;
