@@ -16,6 +16,7 @@
 #include "base/format.h"
 #include "kernels/memory_books.h"
 #include "kernels/memory_ledger.h"
+#include "kernels/page_heap.h"
 
 namespace triptych {
 
@@ -25,6 +26,14 @@ namespace {
 
 bool g_installed = false;
 int64_t g_limit = 0;  ///< of tensor memory, in bytes; 0: what the system gives
+
+/// With its Block; the rest comes from libtorch's own allocation.
+bool is_large(size_t whole) { return whole >= size_t{64} << 10; }
+
+PageHeap& heap() {
+  static auto* all = new PageHeap;  // tensors of other threads may outlive the end of main
+  return *all;
+}
 
 void keep_within_limit(size_t bytes) {
   if (g_limit == 0 || static_cast<int64_t>(bytes) <= g_limit - books::bytes_now()) return;
@@ -38,7 +47,7 @@ void report(void* data, int64_t bytes) {
   c10::reportMemoryUsageToProfiler(data, bytes, total, 0, c10::Device(c10::DeviceType::CPU));
 }
 
-/// libtorch's own allocation with a Block in front, which the ledger keeps its books in.
+/// Memory with a Block in front, which the ledger keeps its books in.
 class LedgerAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
@@ -60,6 +69,10 @@ class LedgerAllocator final : public c10::Allocator {
     // Beyond the address space: c10's own words for it.
     keep_within_limit(bytes);
     const size_t whole = bytes > PTRDIFF_MAX - sizeof(Block) ? bytes : bytes + sizeof(Block);
+    if (is_large(whole) && whole > bytes) {
+      if (void* data = heap().take(whole)) return data;
+      books::refuse(bytes, "the system gives no more");
+    }
     try {
       return c10::alloc_cpu(whole);
     } catch (const c10::Error&) {
@@ -77,13 +90,15 @@ void books::release_cpu_block(void* data) {
   const int64_t bytes = block->bytes;
   books::leave(*block);
   report(data, -bytes);
+  const size_t whole = static_cast<size_t>(bytes) + sizeof(Block);
+  if (is_large(whole)) return heap().give_back(block, whole);
   c10::free_cpu(block);
 }
 
 void install_cpu_allocator() {
   static LedgerAllocator allocator;
   if (g_installed) return;
-  // Large blocks come from the heap, which keeps what is freed instead of giving it back.
+  // What is no tensor: large blocks come from glibc's heap, which keeps what is freed.
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, 2147483647);
   mallopt(M_TOP_PAD, 64 << 20);
@@ -99,15 +114,19 @@ void install_cpu_allocator() {
 AllocatorStats cpu_allocator_stats() {
   if (!g_installed) return {};
   const auto info = mallinfo2();
-  return {.current_bytes = books::bytes_now(),
-          .peak_bytes = books::bytes_at_peak(),
-          .reserved_bytes = static_cast<int64_t>(info.arena + info.hblkhd),
-          .allocations = books::allocations()};
+  return {
+      .current_bytes = books::bytes_now(),
+      .peak_bytes = books::bytes_at_peak(),
+      .reserved_bytes = static_cast<int64_t>(info.arena + info.hblkhd) + heap().reserved_bytes(),
+      .allocations = books::allocations()};
 }
 
 void reset_cpu_allocator_peak() { reset_memory_peak(); }
 
-void trim_cpu_allocator() { malloc_trim(0); }
+void trim_cpu_allocator() {
+  malloc_trim(0);
+  heap().trim();
+}
 
 at::Tensor lazy_zeros(at::IntArrayRef sizes, at::ScalarType dtype) {
   const int64_t bytes =

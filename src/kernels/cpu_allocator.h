@@ -6,7 +6,8 @@
 
 namespace triptych {
 
-/// Makes libtorch's CPU tensors come from an allocator that keeps freed pages for reuse.
+/// Makes libtorch's CPU tensors come from an allocator that keeps freed pages for reuse, the large
+/// ones from a heap of their own (page_heap.h).
 ///
 /// glibc returns large blocks to the kernel when they are freed and takes new, zeroed pages for the
 /// next one; a training step then spends a sixth to a third of its time on page faults. Call this
