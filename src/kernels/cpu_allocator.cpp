@@ -27,8 +27,13 @@ namespace {
 bool g_installed = false;
 int64_t g_limit = 0;  ///< of tensor memory, in bytes; 0: what the system gives
 
-/// With its Block; the rest comes from libtorch's own allocation.
-bool is_large(size_t whole) { return whole >= size_t{64} << 10; }
+/// From so many bytes on, its Block included, a tensor comes from the heap, else from libtorch's
+/// own allocation.
+#ifdef __SANITIZE_ADDRESS__
+constexpr size_t kLarge = SIZE_MAX;  // the sanitizer knows the bounds of malloc's blocks alone
+#else
+constexpr size_t kLarge = size_t{64} << 10;
+#endif
 
 PageHeap& heap() {
   static auto* all = new PageHeap;  // tensors of other threads may outlive the end of main
@@ -69,7 +74,7 @@ class LedgerAllocator final : public c10::Allocator {
     // Beyond the address space: c10's own words for it.
     keep_within_limit(bytes);
     const size_t whole = bytes > PTRDIFF_MAX - sizeof(Block) ? bytes : bytes + sizeof(Block);
-    if (is_large(whole) && whole > bytes) {
+    if (whole >= kLarge && whole > bytes) {
       if (void* data = heap().take(whole)) return data;
       books::refuse(bytes, "the system gives no more");
     }
@@ -91,7 +96,7 @@ void books::release_cpu_block(void* data) {
   books::leave(*block);
   report(data, -bytes);
   const size_t whole = static_cast<size_t>(bytes) + sizeof(Block);
-  if (is_large(whole)) return heap().give_back(block, whole);
+  if (whole >= kLarge) return heap().give_back(block, whole);
   c10::free_cpu(block);
 }
 
