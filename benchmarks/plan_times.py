@@ -5,7 +5,7 @@
 
 calibrates for one and for two processes, then plans and trains each layout: a Qwen2.5-VL of 30 million parameters in bf16, rows of 1024
 tokens that hold what the planner assumes, one sample with two pictures of 448 x 448 and text. With --data rows are packed of samples of
-about 85 tokens with one picture of 112 x 112, and planned both as assumed and by the data (`plan --data`). The measured step is the median
+about 175 tokens with one picture of 112 x 112, and planned both as assumed and by the data (`plan --data`). The measured step is the median
 of those from the fourth on. The data are those of the tests (ctest --test-dir build/release -R make_runs_data), for their tokenizer.
 """
 import argparse
