@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -46,6 +47,10 @@ Group::Group(std::shared_ptr<GroupHost> host, std::string name, std::vector<int6
   require(it != members_.end(), "group ", name_, " ", members_text(members_),
           " does not hold rank ", host_->rank);
   rank_ = it - members_.begin();
+}
+
+void Group::plan_copy(const at::Tensor& copied) const {
+  if (host_->planned && host_->device == c10::DeviceType::CPU) at::empty_like(copied);
 }
 
 Group::Group() = default;
@@ -176,6 +181,7 @@ Pending Group::all_gather_into_async(const at::Tensor& output, const at::Tensor&
     if (!same_memory(output, input)) output.view(-1).copy_(input.view(-1));
     return {};
   }
+  plan_copy(output);
   return launch(
       "all_gather", output, tag, {output, input}, bytes_of(output), [&](c10d::Backend& backend) {
         auto out = output.view(-1), in = input.view(-1);  // c10d compares shapes, not counts
@@ -203,6 +209,7 @@ Pending Group::reduce_scatter_into_async(const at::Tensor& output, const at::Ten
                     return backend.allreduce(tensors);
                   });
   }
+  plan_copy(input);
   return launch(
       "reduce_scatter", input, tag, {output, input}, bytes_of(input), [&](c10d::Backend& backend) {
         auto out = output.view(-1), in = input.view(-1);  // c10d compares shapes, not counts

@@ -126,6 +126,8 @@ class Group {
   template <class Call>
   Pending launch(const char* operation, const at::Tensor& shaped_like, std::string_view tag,
                  std::vector<at::Tensor> tensors, int64_t bytes, const Call& call);
+  /// What Gloo copies during a collective is part of what a plan counts.
+  void plan_copy(const at::Tensor& copied) const;
   template <class Call>
   Pending message(const char* operation, const at::Tensor& tensor, int64_t peer,
                   std::string_view tag, const Call& call);
