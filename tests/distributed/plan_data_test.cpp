@@ -13,6 +13,7 @@
 #include "parallel/launch_environment.h"
 #include "plan/planned_data.h"
 #include "plan/run_plan.h"
+#include "planned_steps.h"
 #include "ranks.h"
 #include "support/scratch.h"
 #include "train/run_data.h"
@@ -49,47 +50,19 @@ lr = 1e-3
 tensorboard = false
 )";
 
-RunOptions read_options(const Json& config) {
-  return read_run_options({.file = config.at("file").get<std::string>(),
-                           .environment = nullptr,
-                           .assignments = config.at("set").get<std::vector<std::string>>()})
-      .options;
-}
-
-/// Trains as the command does, without its log and checkpoints.
 int train_scenario(const Json& config) {
   const auto options = read_options(config);
-  ProcessContext process(read_launch_environment(), process_options(options));
-  process.set_mesh(check_layout(options, process.world_size()).mesh);
   const auto processor = make_run_processor(options);
   const auto dataset = open_dataset(options.data.train, {});
-  const auto place = process.coordinates();
-  Loader loader(
-      dataset, *processor, loader_options(options.data), static_cast<uint64_t>(options.seed),
-      training_layout(options, place[MeshDim::kData], process.mesh().size(MeshDim::kData)));
-  const auto before = memory_totals();
-  const auto loaded = load_part(process, options, at::kCPU);
-  ShardedOptimizer optimizer(loaded.model.parameters, adamw_settings(options.optimizer),
-                             sharding_settings(options),
-                             optimizer_groups(process, options, loaded));
-  const auto stage = Stage::make(process, options, loaded, at::kCPU);
-  TrainStep step(loaded, optimizer, process.group({MeshDim::kData}),
-                 step_settings(options, loaded, at::kCPU), stage.get());
-  reset_memory_peak();
-  Json traffic = Json::array();
-  for (int64_t i = 1; i <= options.train.steps; ++i) {
-    process.clear_traffic();
-    step.run(loader.next_step().micro_batches, i, 1e-3);
-    if (i > 1) continue;
-    for (const auto& [key, t] : process.traffic())
-      traffic.push_back({key.first, key.second, t.ranks, t.calls, t.bytes});
-  }
-  const auto peak = memory_peak().bytes - before.bytes;
-  const fs::path folder = config.at("folder").get<std::string>();
-  write_file_atomically(folder / fmt::format("rank_{}.json", process.rank()),
-                        dump_json(Json{{"traffic", traffic}, {"peak", peak}}));
-  process.close();
-  return 0;
+  std::optional<Loader> loader;
+  return run_planned_steps(
+      config, options.train.steps, 1, [&](ProcessContext& process) -> MakeBatches {
+        loader.emplace(dataset, *processor, loader_options(options.data),
+                       static_cast<uint64_t>(options.seed),
+                       training_layout(options, process.coordinates()[MeshDim::kData],
+                                       process.mesh().size(MeshDim::kData)));
+        return [&](int64_t) { return loader->next_step().micro_batches; };
+      });
 }
 
 struct Case {
@@ -105,12 +78,11 @@ class PlannedData : public testing::TestWithParam<Case> {};
 
 Json config_of(const Case& c, const Scratch& folder) {
   write_planned_run(folder.path(), {.pictures = c.pictures});
-  const auto file = folder / "run.toml";
-  write_file_atomically(file, fmt::format(kRunFile, folder.path().string()));
+  write_file_atomically(folder / "run.toml", fmt::format(kRunFile, folder.path().string()));
   Json set = Json::array();
   std::istringstream words(c.set);
   for (std::string word; words >> word;) set.push_back(word);
-  return {{"folder", folder.path().string()}, {"file", file.string()}, {"set", set}};
+  return {{"folder", folder.path().string()}, {"set", set}};
 }
 
 TEST_P(PlannedData, IsWhatARealRunTakes) {

@@ -13,6 +13,7 @@
 #include "parallel/launch_environment.h"
 #include "plan/planned_qwen.h"
 #include "plan/run_plan.h"
+#include "planned_steps.h"
 #include "ranks.h"
 #include "support/scratch.h"
 #include "tiny_qwen.h"
@@ -95,45 +96,14 @@ std::vector<MicroBatch> micro_batches_of(const RunOptions& options, const Mesh& 
   return batches;
 }
 
-RunOptions read_options(const Json& config) {
-  const fs::path folder = config.at("folder").get<std::string>();
-  return read_run_options({.file = folder / "run.toml",
-                           .environment = nullptr,
-                           .assignments = config.at("set").get<std::vector<std::string>>()})
-      .options;
-}
-
 int plan_rank_scenario(const Json& config) {
-  const auto options = read_options(config);
-  ProcessContext process(read_launch_environment(), process_options(options));
-  process.set_mesh(check_layout(options, process.world_size()).mesh);
-  const auto before = memory_totals();
-  const auto loaded = load_part(process, options, at::kCPU);
-  ShardedOptimizer optimizer(loaded.model.parameters, adamw_settings(options.optimizer),
-                             sharding_settings(options),
-                             optimizer_groups(process, options, loaded));
-  const auto stage = Stage::make(process, options, loaded, at::kCPU);
-  TrainStep step(loaded, optimizer, process.group({MeshDim::kData}),
-                 step_settings(options, loaded, at::kCPU), stage.get());
-  const auto batches =
-      micro_batches_of(options, process.mesh(), process.coordinates()[MeshDim::kData], config);
-  reset_memory_peak();  // the most of both steps: what a run needs
-  step.run(batches, 1, 1e-3);
-  process.clear_traffic();
-  step.run(batches, 2, 1e-3);
-  Json traffic = Json::array();
-  for (const auto& [key, t] : process.traffic())
-    traffic.push_back({key.first, key.second, t.ranks, t.calls, t.bytes});
-  const auto most = memory_peak();
-  Json kinds;
-  for (size_t i = 0; i < kMemoryKinds; ++i)
-    kinds[std::string(kMemoryKindNames[i])] = most.by_kind[i] - before.by_kind[i];
-  const fs::path folder = config.at("folder").get<std::string>();
-  write_file_atomically(
-      folder / fmt::format("rank_{}.json", process.rank()),
-      dump_json(Json{{"traffic", traffic}, {"peak", most.bytes - before.bytes}, {"kinds", kinds}}));
-  process.close();
-  return 0;
+  // The most of both steps is what a run needs; the second is like those that follow.
+  return run_planned_steps(config, 2, 2, [&](ProcessContext& process) -> MakeBatches {
+    return [batches = micro_batches_of(read_options(config), process.mesh(),
+                                       process.coordinates()[MeshDim::kData], config)](int64_t) {
+      return batches;
+    };
+  });
 }
 
 struct Case {
