@@ -2,6 +2,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/grad_mode.h>
@@ -234,7 +235,11 @@ std::vector<at::Tensor> ShardedOptimizer::Impl::gradient_parts(TrainedParameter&
   if (!t.has_main) {
     const auto& grad = t.value().grad();
     t.main = at::zeros(t.value().sizes(), at::TensorOptions(t.value().device()).dtype(at::kFloat));
-    if (grad.defined()) t.main.copy_(grad.is_sparse() ? grad.to_dense() : grad);
+    // libtorch makes no sparse tensor dense that has no values; a plan counts the same memory.
+    const auto dense = [&] {
+      return grad.is_meta() ? at::empty_like(t.value(), grad.scalar_type()) : grad.to_dense();
+    };
+    if (grad.defined()) t.main.copy_(grad.is_sparse() ? dense() : grad);
     t.value().mutable_grad().reset();
     t.has_main = true;
   }
