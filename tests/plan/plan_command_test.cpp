@@ -125,6 +125,16 @@ TEST_F(SmallPlan, SuggestsLayoutsThatFit) {
     EXPECT_THAT(s.at("why").get<std::string>(), HasSubstr("more than there is"));
 }
 
+// The embedding's gradient stays sparse where a stage has one micro-batch alone.
+TEST_F(SmallPlan, HeadAndEmbeddingAreOneTensorOnTwoStages) {
+  std::string tied = kSmallConfig;
+  const std::string untied = "\"tie_word_embeddings\": false";
+  tied.replace(tied.find(untied), untied.size(), "\"tie_word_embeddings\": true");
+  write_file_atomically(folder_ / "model/config.json", tied);
+  const auto done = plan(run_ + "--nproc 4 --set parallel.pipeline=4 --set train.global_batch=1");
+  EXPECT_EQ(done.status, 0) << done.err;
+}
+
 TEST_F(SmallPlan, SaysWhetherEveryRankFits) {
   const auto words = run_ + "--nproc 2 --machine h100 --memory ";
   const auto large = plan(words + "1GiB"), small = plan(words + "20MiB");
